@@ -1,0 +1,1 @@
+"""Acceptance rules: plain rejection, block verification, and the greedy match."""

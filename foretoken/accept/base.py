@@ -1,0 +1,105 @@
+"""Station 4: which drafted tokens are kept, and which token follows them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from foretoken.rng import Rng
+from foretoken.types import Draft, Drawn, Verdict
+
+
+class AcceptanceRule(ABC):
+    """Judges a draft against the target.
+
+    Attributes:
+        lossless: whether the emitted text has exactly the target's distribution.
+        handles: draft types the rule is exact for; others are refused before anything is loaded.
+        max_children: 1 for rules that only know chains, None for any tree.
+        greedy_only: whether every request must have temperature 0.
+    """
+
+    lossless: ClassVar[bool]
+    handles: ClassVar[frozenset[Drawn]]
+    max_children: ClassVar[int | None] = None
+    greedy_only: ClassVar[bool] = False
+
+    @dataclass(frozen=True, slots=True)
+    class Config:
+        """No options."""
+
+    def __init__(self, config: Config | None = None) -> None:  # noqa: B027 - no rule needs to keep it yet
+        """A rule with its options."""
+
+    @abstractmethod
+    def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
+        """Decide.
+
+        Args:
+            draft: what was drafted.
+            p: [B, N, V] float. What the request asks to sample from after each node.
+            rng: the rows' random numbers for acceptance.
+
+        Returns:
+            The accepted path, and one recovered or bonus token per row.
+        """
+
+
+def chain_law(draft: Draft, p: Tensor) -> Tensor:
+    """What each token of a chain was drawn from, given its parent.
+
+    Args:
+        draft: a chain per row.
+        p: [B, N, V] float. Gives size and dtype.
+
+    Returns:
+        [B, N, V] float. q, or a point mass where the drafter chose without drawing; zero where nothing was drafted.
+    """
+    if draft.q is not None:
+        return draft.q.to(p)
+    law = torch.zeros_like(p)
+    law[:, :-1].scatter_(-1, draft.tokens[:, 1:, None], draft.nodes[:, 1:, None].to(p))
+    return law
+
+
+def chain_verdict(draft: Draft, counts: Tensor, tested: Tensor, law: Tensor, rng: Rng) -> Verdict:
+    """Accept the first `counts` tokens of each chain and draw the token after them.
+
+    Args:
+        draft: a chain per row.
+        counts: [B] int64. Accepted tokens.
+        tested: [B] int64. Tokens the rule looked at.
+        law: [B, V] float. What to draw the recovered or bonus token from.
+        rng: the rows' random numbers for acceptance.
+    """
+    steps = torch.arange(1, draft.tokens.shape[1], device=counts.device)
+    path = torch.where(steps <= counts[:, None], steps, -1)
+    next_token = rng.pick(law, torch.ones_like(counts, dtype=torch.bool))
+    return Verdict(path, counts, tested, next_token, counts < draft.sizes - 1)
+
+
+def residual(p: Tensor, q: Tensor) -> Tensor:
+    """Distribution to draw from after the target rejects a token that was drawn from `q`.
+
+    Where p and q are equal nothing is left over, a rejection has probability zero, and `p` is returned.
+
+    Args:
+        p: [..., V] float. Target distribution, or a multiple of it.
+        q: [..., V] float. Draft distribution the rejected token came from.
+
+    Returns:
+        [..., V] float. Positive part of p - q, rescaled to sum to one.
+
+    Example:
+        >>> residual(torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.6, 0.2])).tolist()
+        [1.0, 0.0, 0.0]
+
+    Reference: Leviathan et al. 2023, Algorithm 1, https://arxiv.org/abs/2211.17192
+    """
+    left = (p - q).clamp_min(0)
+    total = left.sum(-1, keepdim=True)
+    return torch.where(total > 0, left / total.clamp_min(torch.finfo(p.dtype).tiny), p)

@@ -1,0 +1,38 @@
+"""Token-by-token rejection: the readable reference every other lossless rule is held against."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from foretoken.accept.base import AcceptanceRule, chain_law, chain_verdict, residual
+from foretoken.rng import Rng
+from foretoken.types import Draft, Drawn, Verdict
+
+
+class Rejection(AcceptanceRule):
+    """Keep each drafted token with probability min(1, p/q); after the first rejection draw from what q left over.
+
+    Reference: Leviathan et al. 2023, https://arxiv.org/abs/2211.17192; Chen et al. 2023,
+    https://arxiv.org/abs/2302.01318. Cost per step: no forwards; [B, N, V] is gathered from, one [B, V] is built.
+    """
+
+    lossless: ClassVar[bool] = True
+    handles: ClassVar[frozenset[Drawn]] = frozenset({Drawn.IID, Drawn.POINT})
+    max_children: ClassVar[int | None] = 1
+
+    def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
+        q = chain_law(draft, p)
+        tokens = draft.tokens[:, 1:, None]
+        p_token = p[:, :-1].gather(-1, tokens).squeeze(-1)  # [B, N-1]
+        q_token = q[:, :-1].gather(-1, tokens).squeeze(-1)
+        drafted = draft.nodes[:, 1:]
+        # q is never 0 for a token that was drawn; padding gets 0, which no coin accepts.
+        ratio = torch.where(q_token > 0, p_token / q_token, 0.0)
+        kept = rng.coin(ratio.clamp_max(1), drafted).cumprod(-1)
+        counts = kept.sum(-1)
+        tested = torch.minimum(counts + 1, draft.sizes - 1)
+        row = torch.arange(len(counts), device=counts.device)
+        return chain_verdict(draft, counts, tested, residual(p[row, counts], q[row, counts]), rng)

@@ -1,0 +1,59 @@
+"""Station 5: make a verdict final. The only writer of a row's tokens and of the target's committed cache."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from foretoken.types import Batch, Committed, Draft, FinishReason, Origin, Row, Verdict
+
+
+def commit(batch: Batch, draft: Draft, verdict: Verdict) -> list[Committed]:
+    """Append what was accepted and the token after it, cut where the request ends, and compact the cache.
+
+    Returns:
+        One entry per row, in batch order.
+    """
+    paths, counts = verdict.path.tolist(), verdict.counts.tolist()
+    tokens, following = draft.tokens.tolist(), verdict.next_token.tolist()
+    recovered, tested = verdict.recovered.tolist(), verdict.tested.tolist()
+    drafted, forwards = (draft.sizes - 1).tolist(), draft.num_forwards.tolist()
+    committed = []
+    for b, row in enumerate(batch.rows):
+        path = paths[b][: counts[b]]
+        last = Origin.RECOVERED if recovered[b] else Origin.BONUS
+        gained = Committed(
+            row,
+            [*(tokens[b][node] for node in path), following[b]],
+            [Origin.ACCEPTED] * len(path) + [last],
+            [0, *path],
+        )
+        kept = _append(row, gained.tokens)
+        committed.append(Committed(row, gained.tokens[:kept], gained.origins[:kept], gained.nodes[:kept]))
+        row.counts.num_tokens += kept
+        row.counts.num_target_forwards += 1
+        row.counts.num_draft_forwards += forwards[b]
+        row.counts.num_drafted += drafted[b]
+        row.counts.num_tested += tested[b]
+        row.counts.num_accepted += min(kept, len(path))
+        row.counts.num_cut += kept <= len(path)
+    batch.cache.commit(_cache_nodes(verdict.path), verdict.counts + 1)
+    return committed
+
+
+def _append(row: Row, tokens: list[int]) -> int:
+    """Append tokens until the request ends, and return how many were taken."""
+    for taken, token in enumerate(tokens, 1):
+        row.tokens.append(token)
+        if row.text.push(token) or token in row.request.stop_token_ids:
+            row.finish = FinishReason.STOP
+        elif len(row.tokens) >= row.capacity:
+            row.finish = FinishReason.LENGTH
+        if row.finish is not None:
+            return taken
+    return len(tokens)
+
+
+def _cache_nodes(path: Tensor) -> Tensor:
+    """[B, 1+A] int64. Cache entries to keep: the root and the accepted path."""
+    return torch.cat([path.new_zeros(len(path), 1), path], 1)

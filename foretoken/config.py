@@ -1,0 +1,98 @@
+"""Fill a method's own frozen Config from text options. Unknown keys and bad values are errors, never ignored."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from foretoken.errors import ConfigError, did_you_mean
+from foretoken.registry import find
+
+TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One chosen method: its station, registered name and options as text."""
+
+    station: str
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, station: str, spec: str, options: Mapping[str, str] | None = None) -> Method:
+        """Read `name`, or `name:value` where the value is that of the method's first option (`fixed:4`).
+
+        Raises:
+            ConfigError: there is no such method, or it takes no options.
+        """
+        name, colon, value = spec.partition(":")
+        merged = dict(options or {})
+        if colon:
+            keys = option_names(find(station, name))
+            if not keys:
+                raise ConfigError(f"{station} method `{name}` takes no options", hint=f"write `{name}`")
+            merged = {keys[0]: value, **merged}
+        return cls(station, name, merged)
+
+    @property
+    def type(self) -> type[Any]:
+        """The method's class."""
+        return find(self.station, self.name)
+
+    def config(self) -> Any:
+        """The method's Config, filled and checked.
+
+        Raises:
+            ConfigError: an option is unknown, cannot be read, or is out of range.
+        """
+        return fill(self.type.Config, self.options, f"{self.station} method `{self.name}`", f"--{self.station}.")
+
+
+def option_names(method: type[Any]) -> list[str]:
+    """A method's options as they are written on a command line."""
+    return [f.name.replace("_", "-") for f in dataclasses.fields(method.Config)]
+
+
+def fill(config: type[Any], options: Mapping[str, str], owner: str, prefix: str = "") -> Any:
+    """Build a config dataclass from text options.
+
+    Args:
+        config: a dataclass.
+        options: option name (with `-` or `_`) -> text.
+        owner: whose options these are, for messages.
+        prefix: how options are written, for messages.
+
+    Raises:
+        ConfigError: an option is unknown, cannot be read, or is out of range.
+    """
+    types = typing.get_type_hints(config)
+    known = {f.name: types[f.name] for f in dataclasses.fields(config)}
+    values = {}
+    for key, text in options.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            written = [prefix + n.replace("_", "-") for n in known]
+            raise ConfigError(f"unknown option `{prefix}{key}` for {owner}", hint=did_you_mean(prefix + key, written))
+        values[name] = _read(text, known[name], prefix + key)
+    return config(**values)
+
+
+def _read(text: str, kind: Any, option: str) -> Any:
+    """Read one value as the field's type: bool, int, float, str, or one of these or None."""
+    choices = [k for k in typing.get_args(kind) if k is not type(None)] or [kind]
+    if len(choices) < len(typing.get_args(kind)) and text.lower() == "none":
+        return None
+    want = choices[0]
+    try:
+        if want is bool:
+            if text.lower() not in TRUE | FALSE:
+                raise ValueError
+            return text.lower() in TRUE
+        return want(text)
+    except ValueError:
+        hint = f"it takes a value of type {want.__name__}"
+        raise ConfigError(f"option `{option}` cannot be {text!r}", hint=hint) from None

@@ -1,0 +1,164 @@
+"""The loop: draft, verify, accept, commit, observe, stream. It never knows which methods it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+import torch
+
+from foretoken.accept.base import AcceptanceRule
+from foretoken.commit import commit
+from foretoken.draft.base import Drafter
+from foretoken.errors import ConfigError, RequestError
+from foretoken.length.base import LengthPolicy
+from foretoken.models.base import LanguageModel
+from foretoken.models.prefill import prefill
+from foretoken.rng import RngFactory, SeededRng
+from foretoken.shape.base import TreeShape
+from foretoken.stream import stream
+from foretoken.tokenizer import TextPieces
+from foretoken.types import Batch, FinishReason, Request, Row, TokenEvent, swap_remove
+from foretoken.verify import verify
+
+
+class Engine:
+    """Batched speculative decoding. Rows join with `start`, gain tokens with `step`, and leave when they end.
+
+    Cost per step: one target forward, one draft forward per drafted token of the row that drafts most.
+
+    Args:
+        target: the model whose output is reproduced.
+        drafter: proposes tokens.
+        length: how deep.
+        shape: how wide.
+        rule: which proposals are kept.
+        decode: token ids -> text, for text events and stop strings.
+        max_nodes: nodes per row and step at most, root included.
+        rng: randomness; tests replace it.
+
+    Raises:
+        ConfigError: the methods do not fit each other.
+    """
+
+    def __init__(
+        self,
+        target: LanguageModel,
+        drafter: Drafter,
+        length: LengthPolicy,
+        shape: TreeShape,
+        rule: AcceptanceRule,
+        *,
+        decode: Callable[..., str] = lambda ids: "",
+        max_nodes: int = 64,
+        rng: RngFactory = SeededRng,
+    ) -> None:
+        check_fit(type(drafter), type(length), type(shape), type(rule))
+        self.target, self.drafter, self.length, self.shape, self.rule = target, drafter, length, shape, rule
+        self.max_nodes = max_nodes
+        self._decode = decode
+        self._ids = count()
+        rows: list[Row] = []
+        self.batch = Batch(rows, target.new_cache(0), rng(rows, "draft"), rng(rows, "accept"), target.device)
+
+    @torch.inference_mode()
+    def start(self, requests: list[Request]) -> list[Row]:
+        """Let requests join the batch: reads all but the last token of each prompt.
+
+        Raises:
+            RequestError: a prompt does not fit the context, or a request does not fit the acceptance rule.
+        """
+        rows = [self._row(request) for request in requests]
+        if rows:
+            self.batch.cache.extend(prefill(self.target, [row.tokens[:-1] for row in rows]))
+            self.drafter.start(rows)
+            self.batch.rows.extend(rows)
+        return rows
+
+    @torch.inference_mode()
+    def step(self) -> list[TokenEvent]:
+        """Let every row gain at least one token, and let finished rows leave."""
+        batch = self.batch
+        if not batch.rows:
+            return []
+        draft = self.drafter.draft(batch, self.length, self.shape, self.max_nodes)
+        p, scores = verify(self.target, draft, batch)  # one target forward
+        verdict = self.rule.accept(draft, p, batch.accept_rng)
+        committed = commit(batch, draft, verdict)  # cuts where a request ends; the only writer
+        self.drafter.observe(batch, draft, verdict, scores)
+        self.length.observe(batch, draft, verdict)
+        events = stream(committed, scores)
+        self._release([b for b, row in enumerate(batch.rows) if row.finish is not None])
+        return events
+
+    @torch.inference_mode()
+    def cancel(self, row: Row) -> TokenEvent:
+        """End a running request now; its last event carries the text held back so far."""
+        row.finish = FinishReason.CANCELLED
+        self._release([self.batch.rows.index(row)])
+        return TokenEvent(row.id, [], row.text.take(final=True), [], None, row.finish)
+
+    def _row(self, request: Request) -> Row:
+        check_request(request, self.target.max_length, type(self.rule), self.target.vocab_size)
+        capacity = min(len(request.prompt) + request.max_new_tokens, self.target.max_length)
+        return Row(next(self._ids), request, TextPieces(self._decode, request.stop), capacity, list(request.prompt))
+
+    def _release(self, gone: list[int]) -> None:
+        if not gone:
+            return
+        rows = self.batch.rows
+        self.batch.cache.release(gone)
+        self.drafter.release(gone)
+        for to, source in swap_remove(len(rows), gone):
+            rows[to] = rows[source]
+        del rows[len(rows) - len(gone) :]
+
+
+def check_fit(
+    drafter: type[Drafter], length: type[LengthPolicy], shape: type[TreeShape], rule: type[AcceptanceRule]
+) -> None:
+    """Refuse methods that do not fit each other. Needs no weights, so it runs before anything is loaded.
+
+    Raises:
+        ConfigError: with the first misfit.
+    """
+    if drafter.drawn not in rule.handles:
+        handled = ", ".join(sorted(d.value for d in rule.handles))
+        raise ConfigError(
+            f"drafter `{drafter.__name__}` chooses children as {drafter.drawn.value}, "
+            f"which rule `{rule.__name__}` cannot judge",
+            hint=f"use a rule that handles {drafter.drawn.value}; this one handles {handled}",
+        )
+    if missing := length.needs - drafter.provides:
+        raise ConfigError(
+            f"length policy `{length.__name__}` needs {', '.join(sorted(missing))}, "
+            f"which drafter `{drafter.__name__}` has not",
+            hint="use `--length fixed`, or a drafter that is a language model",
+        )
+    for limit, who in ((drafter.max_children, drafter), (rule.max_children, rule)):
+        if limit is not None and shape.max_children > limit:
+            raise ConfigError(
+                f"`{who.__name__}` handles {limit} child per node, shape `{shape.__name__}` makes {shape.max_children}",
+                hint="use `--shape chain`",
+            )
+
+
+def check_request(request: Request, max_length: int, rule: type[AcceptanceRule], vocab_size: int) -> None:
+    """Refuse a request that cannot be served. Needs no weights.
+
+    Raises:
+        RequestError: with the first misfit.
+    """
+    if len(request.prompt) >= max_length:
+        raise RequestError(
+            f"the prompt has {len(request.prompt)} tokens, the model's context {max_length}",
+            hint=f"shorten the prompt to at most {max_length - 1} tokens",
+        )
+    if rule.greedy_only and request.sampling.temperature != 0:
+        raise RequestError(
+            f"rule `{rule.__name__}` works at temperature 0 only, not at {request.sampling.temperature}",
+            hint="use `--accept rejection`, or `--temperature 0`",
+        )
+    for token in (*request.prompt, *request.sampling.logit_bias):
+        if not 0 <= token < vocab_size:
+            raise RequestError(f"token id {token} is outside the vocabulary", hint=f"ids go from 0 to {vocab_size - 1}")

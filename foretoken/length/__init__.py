@@ -1,0 +1,1 @@
+"""Length policies: how deep a draft goes."""

@@ -1,0 +1,46 @@
+"""Station 2a: how deep a draft goes, decided leaf by leaf while drafting."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from foretoken.errors import ConfigError
+from foretoken.types import Batch, Draft, Frontier, Verdict
+
+
+class LengthPolicy(ABC):
+    """Says, before a token is drawn, whether drawing it is worth a draft forward.
+
+    A policy sees draft-side data only, and a drawn token always reaches the acceptance rule, so every policy is
+    lossless. What it remembers about a request lives in `row.memory`, so a row never depends on its neighbours.
+
+    Attributes:
+        needs: what the drafter must provide: "logits", "hidden".
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @dataclass(frozen=True, slots=True)
+    class Config:
+        """No options."""
+
+    @abstractmethod
+    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+        """Decide which leaves get a child.
+
+        Returns:
+            [B, F] bool. Whether to go deeper here; entries that are not active are ignored.
+        """
+
+    def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:  # noqa: B027 - most policies do not learn
+        """Learn from a finished step; called before finished rows leave the batch."""
+
+
+def check_length(name: str, value: int, least: int = 0) -> None:
+    """Raise ConfigError when a candidate length is below `least`."""
+    if value < least:
+        raise ConfigError(f"{name} cannot be {value}", hint=f"a candidate length is at least {least}")

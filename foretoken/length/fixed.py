@@ -1,0 +1,36 @@
+"""Always the same candidate length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from foretoken.length.base import LengthPolicy, check_length
+from foretoken.types import Batch, Frontier
+
+
+class Fixed(LengthPolicy):
+    """Draft k tokens, whatever happens.
+
+    Reference: Leviathan et al. 2023 (their gamma), https://arxiv.org/abs/2211.17192.
+    """
+
+    @dataclass(frozen=True, slots=True)
+    class Config:
+        """Options.
+
+        Attributes:
+            k: candidate length; 0 is plain decoding.
+        """
+
+        k: int = 4
+
+        def __post_init__(self) -> None:
+            check_length("k", self.k)
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+
+    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+        return frontier.depth < self.config.k

@@ -1,0 +1,292 @@
+"""The Python interface: load a target and a draft once, then generate."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast, overload
+
+from foretoken.config import Method
+from foretoken.engine import Engine, check_fit, check_request
+from foretoken.errors import ConfigError, ModelError, RequestError
+from foretoken.length.base import LengthPolicy
+from foretoken.metrics import Stats
+from foretoken.models.hf import HFModel
+from foretoken.models.source import Checkpoint
+from foretoken.registry import METHODS
+from foretoken.tokenizer import Prompt, Tokenizer
+from foretoken.types import FinishReason, Logprob, Origin, Request, Row, Sampling, TokenEvent
+
+DEFAULT_TARGET = "builtin:pair"
+DEFAULT_LENGTH = "confidence"
+DEFAULT_ACCEPT = "rejection"
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The answer to one prompt.
+
+    Attributes:
+        text: the text, up to a stop string.
+        token_ids: emitted ids.
+        origins: where each token came from.
+        finish_reason: why it ended; None while it runs.
+        stats: counts, rates and time; `seconds` runs from the call to this answer's last token.
+        logprobs: one entry per token, or None when not asked for.
+        seed: what reproduces it.
+    """
+
+    text: str
+    token_ids: list[int]
+    origins: list[Origin]
+    finish_reason: FinishReason | None
+    stats: Stats
+    logprobs: list[Logprob] | None
+    seed: int
+
+
+def load(
+    target: str = DEFAULT_TARGET,
+    draft: str | None = None,
+    *,
+    length: str | Method = DEFAULT_LENGTH,
+    shape: str | Method = "chain",
+    accept: str | Method = DEFAULT_ACCEPT,
+    draft_options: dict[str, str] | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    weights: bool = True,
+) -> LLM:
+    """Load a target model and what speeds it up.
+
+    Args:
+        target: `builtin:pair`, a local folder, or a hub id.
+        draft: a draft model (same forms), a drafter that needs none (`none`), or None: the built-in draft for the
+            built-in target, `none` for others.
+        length: length policy, `name` or `name:value` (`fixed:4`).
+        shape: tree shape.
+        accept: acceptance rule.
+        draft_options: options of the drafter.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        device: "auto", "cpu", "cuda", ...
+        trust_remote_code: run Python code that comes with a checkpoint.
+        weights: load the weights now, rather than with the first request.
+
+    Raises:
+        ConfigError: methods or options that do not exist or do not fit.
+        ModelError: a checkpoint that is missing, broken or unsuitable.
+
+    Example:
+        >>> import foretoken
+        >>> model = foretoken.load("builtin:pair")
+        >>> answer = model.generate("How many legs do two dogs have?", max_new_tokens=32)
+    """
+    if draft is None:
+        draft = target if target.startswith("builtin:") else "none"
+    methods = {
+        "draft": Method("draft", draft if draft in METHODS["draft"] else "model", draft_options or {}),
+        "length": length if isinstance(length, Method) else Method.parse("length", length),
+        "shape": shape if isinstance(shape, Method) else Method.parse("shape", shape),
+        "accept": accept if isinstance(accept, Method) else Method.parse("accept", accept),
+    }
+    if draft == "model":
+        raise ConfigError("the drafter `model` needs a draft model", hint="give its folder or hub id with `--draft`")
+    llm = LLM(target, draft, methods, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    if weights:
+        llm.models  # noqa: B018 - loads
+    return llm
+
+
+class LLM:
+    """A target with its drafter and methods. Made by `load`; everything cheap is checked on construction."""
+
+    def __init__(
+        self,
+        target: str,
+        draft: str,
+        methods: dict[str, Method],
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.methods = methods
+        self._configs = {station: method.config() for station, method in methods.items()}
+        types = {station: method.type for station, method in methods.items()}
+        check_fit(types["draft"], types["length"], types["shape"], types["accept"])
+        self._types, self._dtype, self._device = types, dtype, device
+        self.target = Checkpoint(target, "target", trust_remote_code=trust_remote_code)
+        self.draft: Checkpoint | None = None
+        if types["draft"].uses_model:
+            self.draft = Checkpoint(draft, "draft", trust_remote_code=trust_remote_code)
+            if why := self.tokenizer.conflict(self.draft.tokenizer):
+                raise ModelError(
+                    f"target `{target}` and draft `{draft}` have different vocabularies: {why}",
+                    hint="use a draft of the same model family, or `--draft none`",
+                )
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The target's tokenizer."""
+        return self.target.tokenizer
+
+    @cached_property
+    def models(self) -> tuple[HFModel, HFModel | None]:
+        """Target and draft model, their weights loaded on first use."""
+        target = self.target.load(self._dtype, self._device)
+        return target, self.draft.load(self._dtype, self._device, target.vocab_size) if self.draft else None
+
+    @cached_property
+    def _length(self) -> LengthPolicy:
+        # Shared by all runs, so that a policy may learn over requests.
+        policy: LengthPolicy = self._types["length"](self._configs["length"])
+        return policy
+
+    def engine(self) -> Engine:
+        """A fresh engine, with an empty batch, over the loaded models."""
+        target, draft = self.models
+        return Engine(
+            target,
+            self._types["draft"](self._configs["draft"], draft),
+            self._length,
+            self._types["shape"](self._configs["shape"]),
+            self._types["accept"](self._configs["accept"]),
+            decode=self.tokenizer.decode,
+        )
+
+    def request(
+        self,
+        prompt: Prompt,
+        sampling: Sampling | None = None,
+        *,
+        max_new_tokens: int = 256,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        logprobs: int | None = None,
+        ignore_eos: bool = False,
+        raw: bool = False,
+    ) -> Request:
+        """Turn a prompt into a request, checking everything that needs no weights.
+
+        Raises:
+            RequestError: the prompt is empty or too long, or a parameter is out of range.
+        """
+        request = Request(
+            self.tokenizer.encode(prompt, raw=raw),
+            sampling or Sampling(),
+            max_new_tokens,
+            tuple(stop),
+            frozenset() if ignore_eos else self.target.stop_token_ids,
+            secrets.randbits(32) if seed is None else seed,
+            logprobs,
+        )
+        vocab_size = self.target.config.get_text_config().vocab_size
+        check_request(request, self.target.max_length, self._types["accept"], vocab_size)
+        return request
+
+    def run(self, requests: Sequence[Request]) -> Run:
+        """Start requests in one batch; iterate over the result to let them proceed."""
+        return Run(self.engine(), requests)
+
+    @overload
+    def generate(self, prompt: Prompt, sampling: Sampling | None = None, **options: Any) -> Completion: ...
+
+    @overload
+    def generate(
+        self, prompt: Sequence[Prompt], sampling: Sampling | Sequence[Sampling] | None = None, **options: Any
+    ) -> list[Completion]: ...
+
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        sampling: Sampling | Sequence[Sampling] | None = None,
+        **options: Any,
+    ) -> Completion | list[Completion]:
+        """Answer one prompt, or several in one batch.
+
+        Args:
+            prompt: a string (through the chat template where there is one), a list of messages, or a list of either.
+            sampling: one `Sampling` for all, or one per prompt.
+            options: as in `request`.
+
+        Returns:
+            A `Completion`, or a list of them in the order of the prompts.
+
+        Raises:
+            RequestError: a prompt or parameter cannot be served; nothing was generated then.
+        """
+        single = isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], Mapping))
+        prompts = cast(list[Prompt], [prompt] if single else list(prompt))
+        each = [sampling] * len(prompts) if sampling is None or isinstance(sampling, Sampling) else list(sampling)
+        if len(each) != len(prompts):
+            raise RequestError(f"{len(prompts)} prompts but {len(each)} samplings", hint="give one, or one per prompt")
+        run = self.run([self.request(p, s, **options) for p, s in zip(prompts, each, strict=True)])
+        for _ in run:
+            pass
+        completions = run.completions()
+        return completions[0] if single else completions
+
+    def stream(self, prompt: Prompt, sampling: Sampling | None = None, **options: Any) -> Iterator[TokenEvent]:
+        """Answer one prompt piece by piece, one event per step; closing the iterator cancels the request.
+
+        Args:
+            prompt: as in `generate`.
+            sampling: see `Sampling`.
+            options: as in `request`.
+        """
+        return iter(self.run([self.request(prompt, sampling, **options)]))
+
+
+class Run:
+    """Requests on their way, in a batch of their own.
+
+    Iterating yields events of all of them as they come; `completions` can be asked at any time.
+    """
+
+    def __init__(self, engine: Engine, requests: Sequence[Request]) -> None:
+        self.engine = engine
+        self._started = time.perf_counter()
+        self._seconds: dict[int, float] = {}
+        self._events: dict[int, list[TokenEvent]] = {}
+        self.rows = engine.start(list(requests))
+        for row in self.rows:
+            self._events[row.id] = []
+
+    def __iter__(self) -> Iterator[TokenEvent]:
+        try:
+            while self.engine.batch.rows:
+                for event in self.engine.step():
+                    yield self._keep(event)
+        finally:
+            self.cancel()
+
+    def cancel(self) -> list[TokenEvent]:
+        """End what still runs; what was emitted stays."""
+        return [self._keep(self.engine.cancel(row)) for row in list(self.engine.batch.rows)]
+
+    def completions(self) -> list[Completion]:
+        """What each request has so far, in order."""
+        return [self._completion(row) for row in self.rows]
+
+    def _keep(self, event: TokenEvent) -> TokenEvent:
+        self._events[event.id].append(event)
+        if event.finish is not None:
+            self._seconds[event.id] = time.perf_counter() - self._started
+        return event
+
+    def _completion(self, row: Row) -> Completion:
+        events = self._events[row.id]
+        logprobs = None if row.request.logprobs is None else [one for e in events for one in e.logprobs or []]
+        return Completion(
+            "".join(e.text for e in events),
+            row.output,
+            [origin for e in events for origin in e.origins],
+            row.finish,
+            Stats(row.counts, self._seconds.get(row.id, time.perf_counter() - self._started)),
+            logprobs,
+            row.request.seed,
+        )

@@ -1,0 +1,76 @@
+"""What the engine asks of a language model and of its cache. Nothing else is ever asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from foretoken.types import Scores
+
+
+class KVCache(Protocol):
+    """Keys and values of the rows in flight.
+
+    A row holds committed entries, then pending ones written by forwards since the last commit.
+
+    Attributes:
+        lengths: [B] int64, on the CPU. Committed entries per row.
+        pending: pending entries per row, padding included.
+    """
+
+    lengths: Tensor
+    pending: int
+
+    def commit(self, nodes: Tensor, counts: Tensor) -> None:
+        """Keep some pending entries and drop the rest.
+
+        Args:
+            nodes: [B, A] int64. Pending entries to keep, strictly increasing, in their new order; padding is ignored.
+            counts: [B] int64. How many of them to keep per row.
+        """
+        ...
+
+    def extend(self, other: Any) -> None:
+        """Append the rows of another cache of the same model; neither may have pending entries."""
+        ...
+
+    def release(self, rows: Iterable[int]) -> None:
+        """Forget rows; the others move as `swap_remove` says."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """A causal language model that can read a token tree.
+
+    Attributes:
+        vocab_size: number of logits.
+        max_length: longest sequence it can read, in tokens.
+        device: where its inputs and scores live; drafts and verdicts live there too.
+    """
+
+    vocab_size: int
+    max_length: int
+    device: torch.device
+
+    def new_cache(self, rows: int) -> KVCache:
+        """An empty cache of that many rows."""
+        ...
+
+    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
+        """Read tokens, adding one pending entry per token to the cache. Never commits.
+
+        Args:
+            tokens: [B, N] int64.
+            positions: [B, N] int64. Position of each token in its sequence.
+            mask: [B, N, P+N] bool. Which pending entries (P earlier ones, then these N) each token may see; every token
+                sees its row's committed entries.
+            cache: the rows' cache.
+            last: score only the last this many tokens; 0 scores all.
+
+        Returns:
+            Scores of the N (or `last`) tokens.
+        """
+        ...

@@ -1,0 +1,25 @@
+"""Read prompts into a fresh cache."""
+
+from __future__ import annotations
+
+import torch
+
+from foretoken.models.base import KVCache, LanguageModel
+
+CHUNK = 512
+
+
+def prefill(model: LanguageModel, prompts: list[list[int]]) -> KVCache:
+    """Cache of prompts, read in chunks so that attention masks stay small. An empty prompt gives an empty row."""
+    cache = model.new_cache(len(prompts))
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    for start in range(0, int(lengths.max()), CHUNK):
+        pieces = [prompt[start : start + CHUNK] for prompt in prompts]
+        width = max(len(piece) for piece in pieces)
+        tokens = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces])
+        column = torch.arange(width)
+        # Padding stands behind the text, so no token of the text sees it, and it is never committed.
+        mask = (column <= column[:, None]).expand(len(prompts), width, width)
+        model.forward(tokens, (cache.lengths[:, None] + column).clamp_max(model.max_length - 1), mask, cache, last=1)
+        cache.commit(column.expand(len(prompts), width), (lengths - start).clamp(0, width))
+    return cache

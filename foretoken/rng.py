@@ -1,0 +1,103 @@
+"""Random numbers: one independent pair of streams per request, so a row never depends on its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foretoken.errors import GenerationError
+from foretoken.types import Row
+
+
+class Rng(Protocol):
+    """The only source of randomness for drafters and acceptance rules.
+
+    Tests replace it by one that walks through every outcome with its probability.
+    """
+
+    def coin(self, prob: Tensor, active: Tensor) -> Tensor:
+        """Flip coins.
+
+        Args:
+            prob: [B, ...] float. Probability of True. 0 never comes up, 1 always does.
+            active: [B, ...] bool. Inactive entries spend no randomness and come up False.
+
+        Returns:
+            [B, ...] bool.
+        """
+        ...
+
+    def pick(self, probs: Tensor, active: Tensor) -> Tensor:
+        """Draw one token per row.
+
+        Args:
+            probs: [B, V] float. A distribution per row; a token of probability 0 is never drawn.
+            active: [B] bool. Inactive rows spend no randomness and give 0.
+
+        Returns:
+            [B] int64.
+        """
+        ...
+
+
+RngFactory = Callable[[list[Row], str], Rng]
+
+
+class Stream:
+    """Uniform numbers in [0, 1) of one purpose of one request, fetched in blocks."""
+
+    BLOCK = 64
+
+    def __init__(self, seed: int, purpose: str) -> None:
+        words = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, *purpose.encode()]
+        self._generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+        self._block: list[float] = []
+
+    def next(self) -> float:
+        """The next uniform number."""
+        if not self._block:
+            self._block = self._generator.random(self.BLOCK).tolist()[::-1]
+        return self._block.pop()
+
+
+class SeededRng:
+    """Reproducible randomness: stream (seed of the row's request, purpose)."""
+
+    def __init__(self, rows: list[Row], purpose: str) -> None:
+        self._rows = rows
+        self._purpose = purpose
+
+    def _uniform(self, row: int) -> float:
+        memory = self._rows[row].memory
+        key = (SeededRng, self._purpose)
+        if key not in memory:
+            memory[key] = Stream(self._rows[row].request.seed, self._purpose)
+        value: float = memory[key].next()
+        return value
+
+    def coin(self, prob: Tensor, active: Tensor) -> Tensor:
+        wanted = active.reshape(len(active), -1).tolist()
+        # An inactive entry gets a number that no probability exceeds.
+        uniform = [[self._uniform(b) if want else 2.0 for want in row] for b, row in enumerate(wanted)]
+        drawn = torch.tensor(uniform, dtype=torch.float64, device=prob.device)
+        return drawn.reshape(active.shape) < prob
+
+    def pick(self, probs: Tensor, active: Tensor) -> Tensor:
+        wanted = active.tolist()
+        uniform = [self._uniform(b) if want else 0.0 for b, want in enumerate(wanted)]
+        cumulative = probs.double().cumsum(-1)  # [B, V]
+        total = cumulative[:, -1:]
+        if not bool((total > 0).all() & total.isfinite().all()):
+            raise GenerationError(
+                "a model gave no usable probabilities (all zero, or not a number)",
+                hint="try `--dtype float32`; a half-precision overflow is the usual cause",
+            )
+        point = torch.tensor(uniform, dtype=torch.float64, device=probs.device)[:, None] * total
+        # Strictly below the total, and the first entry above the point: a token of probability 0 cannot come up.
+        point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
+        token = torch.searchsorted(cumulative, point, right=True).squeeze(-1)
+        return torch.where(active, token, torch.zeros_like(token))

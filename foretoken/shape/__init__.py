@@ -1,0 +1,1 @@
+"""Tree shapes: how wide a draft is."""

@@ -1,0 +1,371 @@
+"""Everything that travels between the stations. Read this file first.
+
+Axes, the same letter everywhere: B rows, N nodes with root, F frontier nodes, A accepted (padded), T cached tokens,
+V vocabulary, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from foretoken.errors import RequestError
+
+if TYPE_CHECKING:
+    from foretoken.models.base import KVCache
+    from foretoken.rng import Rng
+    from foretoken.tokenizer import TextPieces
+
+
+class Drawn(Enum):
+    """How sibling tokens were chosen, which decides which acceptance test is exact."""
+
+    POINT = "point"  # deterministically (top-k, look-up): a point mass per child
+    IID = "iid"  # independent draws from q, repeats possible
+    DISTINCT = "distinct"  # draws from q without replacement, in draw order
+
+
+class Origin(Enum):
+    """Where an emitted token came from."""
+
+    ACCEPTED = "accepted"  # drafted, and kept by the acceptance rule
+    RECOVERED = "recovered"  # drawn from the residual after a rejection
+    BONUS = "bonus"  # drawn from the target after everything drafted was accepted (or nothing was drafted)
+
+
+class FinishReason(Enum):
+    """Why a request ended."""
+
+    STOP = "stop"  # end-of-sequence, a stop token or a stop string
+    LENGTH = "length"  # max_new_tokens or the context limit
+    CANCELLED = "cancelled"
+
+
+Processor = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen from the target's logits, applied in the order of the fields below.
+
+    Attributes:
+        repetition_penalty: > 0. Divides positive, multiplies negative logits of tokens in prompt or output (CTRL).
+        presence_penalty: subtracted once from the logit of every token already in the output.
+        frequency_penalty: subtracted per occurrence of the token in the output.
+        logit_bias: token id -> number added to its logit.
+        processors: callables of the `transformers` form, (input_ids [1, T] int64, scores [1, V]) -> scores [1, V]. They
+            must depend on their arguments alone, since they are asked about drafted paths that may never happen.
+        temperature: >= 0; 0 takes the most likely token.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens whose probability reaches it; 1 keeps all.
+        min_p: keep tokens at least this likely relative to the most likely one; 0 keeps all.
+    """
+
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    processors: tuple[Processor, ...] = ()
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("temperature", self.temperature >= 0, "0 for the most likely token, 1 for the model's own distribution"),
+            ("top_k", self.top_k >= 0, "0 keeps every token"),
+            ("top_p", 0 < self.top_p <= 1, "a number in (0, 1]; 1 keeps every token"),
+            ("min_p", 0 <= self.min_p <= 1, "a number in [0, 1]; 0 keeps every token"),
+            ("repetition_penalty", self.repetition_penalty > 0, "a number above 0; 1 changes nothing"),
+        )
+        for name, good, hint in checks:
+            if not good:
+                raise RequestError(f"{name} cannot be {getattr(self, name)}", hint=hint)
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether the distribution depends on which tokens came before, beyond the model itself."""
+        penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
+        return penalties != (1.0, 0.0, 0.0) or bool(self.processors)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing to generate.
+
+    Attributes:
+        prompt: token ids, at least one.
+        sampling: see `Sampling`.
+        max_new_tokens: how many tokens to emit at most.
+        stop: texts that end the request; the text before the first of them is returned.
+        stop_token_ids: ids that end the request and are kept as its last token.
+        seed: starts the request's own random streams; the same seed gives the same text alone and in any batch.
+        logprobs: None, or how many most likely alternatives to report beside each emitted token.
+    """
+
+    prompt: tuple[int, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
+    seed: int = 0
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise RequestError("the prompt is empty", hint="give at least one token of text to continue")
+        if self.max_new_tokens < 1:
+            raise RequestError(f"max_new_tokens cannot be {self.max_new_tokens}", hint="ask for at least one token")
+        if any(not text for text in self.stop):
+            raise RequestError("a stop string is empty", hint="leave it out")
+        if self.logprobs is not None and self.logprobs < 0:
+            raise RequestError(f"logprobs cannot be {self.logprobs}", hint="0 reports the chosen token alone")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened to one request. Everything published is computed from these (see `metrics.py`).
+
+    Attributes:
+        num_tokens: emitted tokens.
+        num_target_forwards: verification forwards the request took part in, prefill excluded.
+        num_draft_forwards: draft forwards made while the request was drafting.
+        num_drafted: drafted nodes sent to verification.
+        num_tested: nodes the acceptance rule looked at.
+        num_accepted: drafted nodes that were emitted.
+        num_cut: final steps whose recovered or bonus token was not emitted, because a stop came first (0 or 1).
+    """
+
+    num_tokens: int = 0
+    num_target_forwards: int = 0
+    num_draft_forwards: int = 0
+    num_drafted: int = 0
+    num_tested: int = 0
+    num_accepted: int = 0
+    num_cut: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A request while it runs: one row of every batch tensor. Only `commit` writes `tokens`, `finish` and `counts`.
+
+    Attributes:
+        tokens: prompt and emitted ids; the last one is the root of the next draft.
+        capacity: tokens the row may hold in all, set by max_new_tokens and the context limit.
+        memory: what a method remembers about this request, under a key of its own; gone with the row.
+    """
+
+    id: int
+    request: Request
+    text: TextPieces
+    capacity: int
+    tokens: list[int]
+    counts: Counts = field(default_factory=Counts)
+    finish: FinishReason | None = None
+    memory: dict[object, Any] = field(default_factory=dict)
+
+    @property
+    def output(self) -> list[int]:
+        """Emitted ids so far."""
+        return self.tokens[len(self.request.prompt) :]
+
+    @property
+    def room(self) -> int:
+        """How many tokens may be drafted now so that the recovered or bonus token still fits."""
+        return self.capacity - len(self.tokens) - 1
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """The rows in flight, in the order of every tensor's first axis, and the target's cache of them.
+
+    Attributes:
+        draft_rng: random numbers for choosing draft tokens.
+        accept_rng: random numbers for accepting them; a stream of its own, or the two choices would be correlated.
+        device: where drafts, scores and verdicts live.
+    """
+
+    rows: list[Row]
+    cache: KVCache
+    draft_rng: Rng
+    accept_rng: Rng
+    device: torch.device
+
+    @property
+    def roots(self) -> Tensor:
+        """[B] int64. Last committed token of each row."""
+        return torch.tensor([row.tokens[-1] for row in self.rows], device=self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A token tree per row. A chain is the tree in which every node has at most one child.
+
+    Node 0 is the root: the last committed token, whose keys are not in the cache yet. Parents come before children.
+
+    Attributes:
+        tokens: [B, N] int64. Token at each node; 0 in padding.
+        parents: [B, N] int64. Parent of each node; 0 for the root and in padding.
+        sizes: [B] int64. Nodes in use per row, root included.
+        q: [B, N, V] float or None. What the drafter says follows node i, zero where nothing was drawn; None when
+            `drawn` is POINT.
+        drawn: how children were chosen.
+        prob: [B, N] float or None. The drafter's own probability of each token before any sampling parameter (1 at the
+            root), which tells how sure it was even where `q` is a point mass; None for drafters without one.
+        num_forwards: [B] int64. Draft forwards spent per row.
+    """
+
+    tokens: Tensor
+    parents: Tensor
+    sizes: Tensor
+    q: Tensor | None
+    drawn: Drawn
+    prob: Tensor | None
+    num_forwards: Tensor
+
+    @property
+    def nodes(self) -> Tensor:
+        """[B, N] bool. True where a node is in use."""
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device) < self.sizes[:, None]
+
+    @classmethod
+    def root_only(cls, roots: Tensor, drawn: Drawn = Drawn.POINT) -> Draft:
+        """A draft without candidates: plain decoding.
+
+        Args:
+            roots: [B] int64. Last committed token of each row.
+        """
+        zeros = torch.zeros_like(roots)
+        return cls(roots[:, None], zeros[:, None], zeros + 1, None, drawn, None, zeros)
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """What a length policy may look at: leaves of the draft, before any child of theirs is drawn.
+
+    The leaf's own token is drawn but not read by the drafter yet, so going deeper costs one draft forward. `logits` and
+    `hidden` come from the forward that produced the leaf's token, which is the one that read the leaf's parent.
+
+    Attributes:
+        depth: [B, F] int64. 0 is the root.
+        prob: [B, F] float. The drafter's own probability of the leaf's token (see `Draft.prob`), 1 at the root.
+        logits: [B, F, V] float or None. What the leaf's token was drawn from, before sampling parameters; None at the
+            root.
+        hidden: [B, F, H] float or None. The drafter's last hidden state behind `logits`; None at the root.
+        active: [B, F] bool. False in padding and where a row may not go deeper.
+    """
+
+    depth: Tensor
+    prob: Tensor
+    logits: Tensor | None
+    hidden: Tensor | None
+    active: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What one forward of a language model returns.
+
+    Attributes:
+        logits: [B, N, V] float32 or float64. Entry i scores what follows node i.
+        hidden: [B, N, H] float or None. Last hidden state, as the output embedding reads it.
+    """
+
+    logits: Tensor
+    hidden: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an acceptance rule decided.
+
+    An *accepted* token was drafted and kept. A *recovered* token is drawn after a rejection, a *bonus* token after a
+    whole path was accepted. A step emits the accepted tokens and exactly one recovered or bonus token.
+
+    Attributes:
+        path: [B, A] int64. Accepted nodes below the root, in order; -1 in padding.
+        counts: [B] int64. Accepted nodes per row.
+        tested: [B] int64. Nodes the rule looked at.
+        next_token: [B] int64. Recovered token after a rejection, bonus token otherwise.
+        recovered: [B] bool. Whether `next_token` is a recovered token.
+    """
+
+    path: Tensor
+    counts: Tensor
+    tested: Tensor
+    next_token: Tensor
+    recovered: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Tokens one row gained in one step.
+
+    Attributes:
+        tokens: emitted ids, in order.
+        origins: where each came from.
+        nodes: draft node whose scores chose each token.
+    """
+
+    row: Row
+    tokens: list[int]
+    origins: list[Origin]
+    nodes: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """Log-probabilities of one emitted token under the target's unprocessed distribution.
+
+    Attributes:
+        chosen: natural log-probability of the emitted token.
+        top: the most likely tokens and their log-probabilities, best first.
+    """
+
+    chosen: float
+    top: list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """What a request gained in one step, as it is streamed.
+
+    Attributes:
+        id: the row's id.
+        tokens: emitted ids.
+        text: text that is final; never a part of a character, never past a stop string.
+        origins: where each token came from.
+        logprobs: one entry per token, or None when not asked for.
+        finish: set on the last event of a request.
+    """
+
+    id: int
+    tokens: list[int]
+    text: str
+    origins: list[Origin]
+    logprobs: list[Logprob] | None
+    finish: FinishReason | None
+
+
+def swap_remove(count: int, gone: Iterable[int]) -> list[tuple[int, int]]:
+    """Moves that close the gaps left by removed rows, each copying a surviving row from the end into a gap.
+
+    Batch rows, target cache and draft cache all follow these moves, so their first axes stay aligned.
+
+    Returns:
+        Pairs (to, from) of row indices, with `to` removed and `from` beyond the surviving count.
+
+    Example:
+        >>> swap_remove(5, [1, 3])
+        [(1, 4)]
+    """
+    removed = set(gone)
+    left = count - len(removed)
+    tail = [index for index in range(left, count) if index not in removed]
+    return list(zip(sorted(index for index in removed if index < left), tail, strict=True))

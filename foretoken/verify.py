@@ -1,0 +1,72 @@
+"""Station 3: one target forward over the token tree gives the target's distribution at every node."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from foretoken.models.base import LanguageModel
+from foretoken.sampling import distribution
+from foretoken.types import Batch, Draft, Scores
+
+
+def ancestors(parents: Tensor) -> Tensor:
+    """Mark, for every node of a token tree, the nodes on its path from the root.
+
+    This is the attention mask of tree verification, and its row sums minus one are the depths.
+
+    Args:
+        parents: [B, N] int64. Parent of each node, always a smaller index; the root is its own parent.
+
+    Returns:
+        [B, N, N] bool. Entry (b, i, j) is true when j is i or an ancestor of i.
+
+    Example:
+        A root with children 1 and 3, and 2 below 1:
+
+        >>> ancestors(torch.tensor([[0, 0, 1, 0]]))[0].int().tolist()
+        [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
+    """
+    rows, nodes = parents.shape
+    mask = torch.eye(nodes, dtype=torch.bool, device=parents.device).repeat(rows, 1, 1)
+    for node in range(1, nodes):
+        above = mask[torch.arange(rows, device=parents.device), parents[:, node]]  # [B, N]
+        mask[:, node] |= above
+    return mask
+
+
+def verify(target: LanguageModel, draft: Draft, batch: Batch) -> tuple[Tensor, Scores]:
+    """Score every node of the draft with the target.
+
+    Returns:
+        [B, N, V] float. What each row's request asks to sample from after each node.
+        Scores of the forward, before any sampling parameter.
+    """
+    mask = ancestors(draft.parents)
+    positions = batch.cache.lengths.to(mask.device)[:, None] + mask.sum(-1) - 1  # [B, N]
+    scores = target.forward(draft.tokens, positions, mask, batch.cache)
+    return distribution(scores.logits, batch.rows, Paths(draft)), scores
+
+
+class Paths:
+    """History of a draft's nodes, looked up only by requests whose sampling depends on it."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+
+    @cached_property
+    def _lists(self) -> tuple[list[list[int]], list[list[int]], list[int]]:
+        return self._draft.tokens.tolist(), self._draft.parents.tolist(), self._draft.sizes.tolist()
+
+    def __call__(self, row: int, node: int) -> list[int] | None:
+        """Tokens from the root's child down to the node; None in padding."""
+        tokens, parents, sizes = self._lists
+        if node >= sizes[row]:
+            return None
+        path: list[int] = []
+        while node:
+            path.append(tokens[row][node])
+            node = parents[row][node]
+        return path[::-1]
