@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast, overload
@@ -114,14 +115,11 @@ class LLM:
         device: str = "auto",
         trust_remote_code: bool = False,
     ) -> None:
-        self.methods = methods
-        self._configs = {station: method.config() for station, method in methods.items()}
-        types = {station: method.type for station, method in methods.items()}
-        check_fit(types["draft"], types["length"], types["shape"], types["accept"])
-        self._types, self._dtype, self._device = types, dtype, device
+        self._dtype, self._device = dtype, device
+        self._choose(methods)
         self.target = Checkpoint(target, "target", trust_remote_code=trust_remote_code)
         self.draft: Checkpoint | None = None
-        if types["draft"].uses_model:
+        if self._types["draft"].uses_model:
             self.draft = Checkpoint(draft, "draft", trust_remote_code=trust_remote_code)
             if why := self.tokenizer.conflict(self.draft.tokenizer):
                 raise ModelError(
@@ -157,6 +155,33 @@ class LLM:
             self._types["accept"](self._configs["accept"]),
             decode=self.tokenizer.decode,
         )
+
+    def using(self, *, draft: str | None = None, **methods: str | Method) -> LLM:
+        """The same loaded models with other methods, for comparing them.
+
+        Args:
+            draft: "none" for plain decoding; None keeps the drafter.
+            methods: `length`, `shape`, `accept`, as in `load`.
+
+        Raises:
+            ConfigError: methods or options that do not exist or do not fit.
+        """
+        chosen = dict(self.methods)
+        if draft is not None:
+            chosen["draft"] = Method("draft", draft)
+        for station, spec in methods.items():
+            chosen[station] = spec if isinstance(spec, Method) else Method.parse(station, spec)
+        self.models  # noqa: B018 - loads, so that both share the weights
+        other = copy(self)
+        other.__dict__.pop("_length", None)
+        other._choose(chosen)
+        return other
+
+    def _choose(self, methods: dict[str, Method]) -> None:
+        self.methods = methods
+        self._configs = {station: method.config() for station, method in methods.items()}
+        self._types = {station: method.type for station, method in methods.items()}
+        check_fit(self._types["draft"], self._types["length"], self._types["shape"], self._types["accept"])
 
     def request(
         self,

@@ -1,0 +1,77 @@
+"""Run every method on every prompt, interleaved, so that drift of the machine falls on all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from foretoken.llm import LLM
+from foretoken.types import Counts, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One request, run alone.
+
+    Attributes:
+        method: the variant's name.
+        prompt: index of the prompt.
+        repeat: which repetition.
+        prefill_s: seconds until the prompt was read by target and drafter.
+        decode_s: seconds from there to the last token.
+        counts: what happened.
+        steps: (drafted, accepted) of every step.
+        token_ids: emitted ids.
+    """
+
+    method: str
+    prompt: int
+    repeat: int
+    prefill_s: float
+    decode_s: float
+    counts: Counts
+    steps: list[tuple[int, int]]
+    token_ids: list[int]
+
+
+def interleave(
+    variants: dict[str, LLM],
+    requests: list[Request],
+    repeat: int = 1,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Iterator[Sample]:
+    """Run prompt by prompt, every method in turn, starting with another one each time; warm-up is not reported.
+
+    Args:
+        variants: models to compare, by name.
+        requests: one per prompt.
+        repeat: rounds over all prompts.
+        progress: told how many runs are done, and of how many.
+    """
+    names = list(variants)
+    for name in names:
+        _measure(variants[name], name, requests[0], 0, 0)
+    done, of = 0, repeat * len(requests) * len(names)
+    for turn in range(repeat):
+        for index, request in enumerate(requests):
+            for offset in range(len(names)):
+                name = names[(index + turn + offset) % len(names)]
+                yield _measure(variants[name], name, request, index, turn)
+                done += 1
+                progress(done, of)
+
+
+def _measure(llm: LLM, name: str, request: Request, prompt: int, repeat: int) -> Sample:
+    """Run one request alone in a fresh engine."""
+    engine = llm.engine()
+    begin = time.perf_counter()
+    (row,) = engine.start([request])
+    started = time.perf_counter()
+    steps = []
+    while engine.batch.rows:
+        drafted, accepted = row.counts.num_drafted, row.counts.num_accepted
+        engine.step()
+        steps.append((row.counts.num_drafted - drafted, row.counts.num_accepted - accepted))
+    ended = time.perf_counter()
+    return Sample(name, prompt, repeat, started - begin, ended - started, row.counts, steps, row.output)
