@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,15 +27,19 @@ class Method:
         """Read `name`, or `name:value` where the value is that of the method's first option (`fixed:4`).
 
         Raises:
-            ConfigError: there is no such method, or it takes no options.
+            ConfigError: there is no such method, it takes no options, or its first one is given twice.
         """
         name, colon, value = spec.partition(":")
-        merged = dict(options or {})
+        merged = {key.replace("_", "-"): text for key, text in (options or {}).items()}
         if colon:
             keys = option_names(find(station, name))
             if not keys:
                 raise ConfigError(f"{station} method `{name}` takes no options", hint=f"write `{name}`")
-            merged = {keys[0]: value, **merged}
+            if merged.setdefault(keys[0], value) != value:
+                raise ConfigError(
+                    f"option `{keys[0]}` of {station} method `{name}` is given twice",
+                    hint=f"write `{spec}` or `--{station}.{keys[0]} {merged[keys[0]]}`",
+                )
         return cls(station, name, merged)
 
     @property
@@ -81,18 +85,27 @@ def fill(config: type[Any], options: Mapping[str, str], owner: str, prefix: str 
     return config(**values)
 
 
+def _bool(text: str) -> bool:
+    if text.lower() not in TRUE | FALSE:
+        raise ValueError
+    return text.lower() in TRUE
+
+
+READERS: dict[type, tuple[Callable[[str], Any], str]] = {
+    bool: (_bool, "true or false"),
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    str: (str, "text"),
+}
+
+
 def _read(text: str, kind: Any, option: str) -> Any:
-    """Read one value as the field's type: bool, int, float, str, or one of these or None."""
-    choices = [k for k in typing.get_args(kind) if k is not type(None)] or [kind]
-    if len(choices) < len(typing.get_args(kind)) and text.lower() == "none":
+    """Read one value as the field's type: one of `READERS`, or one of them or None."""
+    kinds = typing.get_args(kind) or (kind,)
+    if type(None) in kinds and text.lower() == "none":
         return None
-    want = choices[0]
+    read, words = next(READERS[k] for k in kinds if k in READERS)
     try:
-        if want is bool:
-            if text.lower() not in TRUE | FALSE:
-                raise ValueError
-            return text.lower() in TRUE
-        return want(text)
+        return read(text)
     except ValueError:
-        hint = f"it takes a value of type {want.__name__}"
-        raise ConfigError(f"option `{option}` cannot be {text!r}", hint=hint) from None
+        raise ConfigError(f"option `{option}` cannot be {text!r}", hint=f"it takes {words}") from None

@@ -34,6 +34,7 @@ class Engine:
         shape: how wide.
         rule: which proposals are kept.
         decode: token ids -> text, for text events and stop strings.
+        open_ids: ids after which earlier text may still change (see `Tokenizer.open_ids`).
         max_nodes: nodes per row and step at most, root included.
         rng: randomness; tests replace it.
 
@@ -50,13 +51,14 @@ class Engine:
         rule: AcceptanceRule,
         *,
         decode: Callable[..., str] = lambda ids: "",
+        open_ids: frozenset[int] = frozenset(),
         max_nodes: int = 64,
         rng: RngFactory = SeededRng,
     ) -> None:
         check_fit(type(drafter), type(length), type(shape), type(rule))
         self.target, self.drafter, self.length, self.shape, self.rule = target, drafter, length, shape, rule
         self.max_nodes = max_nodes
-        self._decode = decode
+        self._decode, self._open_ids = decode, open_ids
         self._ids = count()
         rows: list[Row] = []
         self.batch = Batch(rows, target.new_cache(0), rng(rows, "draft"), rng(rows, "accept"), target.device)
@@ -94,14 +96,16 @@ class Engine:
     @torch.inference_mode()
     def cancel(self, row: Row) -> TokenEvent:
         """End a running request now; its last event carries the text held back so far."""
+        index = self.batch.rows.index(row)
         row.finish = FinishReason.CANCELLED
-        self._release([self.batch.rows.index(row)])
+        self._release([index])
         return TokenEvent(row.id, [], row.text.take(final=True), [], None, row.finish)
 
     def _row(self, request: Request) -> Row:
         check_request(request, self.target.max_length, type(self.rule), self.target.vocab_size)
         capacity = min(len(request.prompt) + request.max_new_tokens, self.target.max_length)
-        return Row(next(self._ids), request, TextPieces(self._decode, request.stop), capacity, list(request.prompt))
+        text = TextPieces(self._decode, request.stop, self._open_ids)
+        return Row(next(self._ids), request, text, capacity, list(request.prompt))
 
     def _release(self, gone: list[int]) -> None:
         if not gone:

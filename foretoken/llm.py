@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast, overload
 
 from foretoken.config import Method
@@ -15,6 +16,8 @@ from foretoken.engine import Engine, check_fit, check_request
 from foretoken.errors import ConfigError, ModelError, RequestError
 from foretoken.length.base import LengthPolicy
 from foretoken.metrics import Stats
+from foretoken.models.acceptance_head import FILE_NAME as HEAD_FILE
+from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.models.hf import HFModel
 from foretoken.models.source import Checkpoint
 from foretoken.registry import METHODS
@@ -126,6 +129,7 @@ class LLM:
                     f"target `{target}` and draft `{draft}` have different vocabularies: {why}",
                     hint="use a draft of the same model family, or `--draft none`",
                 )
+        self._length = self._make_length()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -138,10 +142,18 @@ class LLM:
         target = self.target.load(self._dtype, self._device)
         return target, self.draft.load(self._dtype, self._device, target.vocab_size) if self.draft else None
 
-    @cached_property
-    def _length(self) -> LengthPolicy:
-        # Shared by all runs, so that a policy may learn over requests.
-        policy: LengthPolicy = self._types["length"](self._configs["length"])
+    def _make_length(self) -> LengthPolicy:
+        """The length policy, shared by all runs so that it may learn over requests."""
+        kind, config = self._types["length"], self._configs["length"]
+        if not kind.uses_head:
+            policy: LengthPolicy = kind(config)
+            return policy
+        if self.draft is None:
+            raise ConfigError(
+                f"length policy `{self.methods['length'].name}` needs a draft model", hint="give one with `--draft`"
+            )
+        path = Path(config.head) if config.head else self.draft.path / HEAD_FILE
+        policy = kind(config, AcceptanceHead.load(path, self.draft.fingerprint))
         return policy
 
     def engine(self) -> Engine:
@@ -154,6 +166,7 @@ class LLM:
             self._types["shape"](self._configs["shape"]),
             self._types["accept"](self._configs["accept"]),
             decode=self.tokenizer.decode,
+            open_ids=self.tokenizer.open_ids,
         )
 
     def using(self, *, draft: str | None = None, **methods: str | Method) -> LLM:
@@ -173,8 +186,8 @@ class LLM:
             chosen[station] = spec if isinstance(spec, Method) else Method.parse(station, spec)
         self.models  # noqa: B018 - loads, so that both share the weights
         other = copy(self)
-        other.__dict__.pop("_length", None)
         other._choose(chosen)
+        other._length = other._make_length()
         return other
 
     def _choose(self, methods: dict[str, Method]) -> None:
@@ -189,7 +202,7 @@ class LLM:
         sampling: Sampling | None = None,
         *,
         max_new_tokens: int = 256,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         seed: int | None = None,
         logprobs: int | None = None,
         ignore_eos: bool = False,
@@ -204,7 +217,7 @@ class LLM:
             self.tokenizer.encode(prompt, raw=raw),
             sampling or Sampling(),
             max_new_tokens,
-            tuple(stop),
+            (stop,) if isinstance(stop, str) else tuple(stop),
             frozenset() if ignore_eos else self.target.stop_token_ids,
             secrets.randbits(32) if seed is None else seed,
             logprobs,

@@ -91,13 +91,22 @@ class SeededRng:
         uniform = [self._uniform(b) if want else 0.0 for b, want in enumerate(wanted)]
         cumulative = probs.double().cumsum(-1)  # [B, V]
         total = cumulative[:, -1:]
-        if not bool((total > 0).all() & total.isfinite().all()):
-            raise GenerationError(
-                "a model gave no usable probabilities (all zero, or not a number)",
-                hint="try `--dtype float32`; a half-precision overflow is the usual cause",
-            )
+        check_usable(total)
         point = torch.tensor(uniform, dtype=torch.float64, device=probs.device)[:, None] * total
         # Strictly below the total, and the first entry above the point: a token of probability 0 cannot come up.
         point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
         token = torch.searchsorted(cumulative, point, right=True).squeeze(-1)
         return torch.where(active, token, torch.zeros_like(token))
+
+
+def check_usable(mass: Tensor) -> None:
+    """Raise GenerationError where a model left nothing to choose from.
+
+    Args:
+        mass: [...] float. What must be above zero: a sum of probabilities, or the largest one.
+    """
+    if not bool((mass > 0).all() & mass.isfinite().all()):
+        raise GenerationError(
+            "a model gave no usable probabilities (all zero, or not a number)",
+            hint="try `--dtype float32`; a half-precision overflow is the usual cause",
+        )

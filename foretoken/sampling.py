@@ -7,6 +7,7 @@ and what was really drawn from. Order: penalties, bias, processors, temperature,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 from foretoken.types import Row
 
 PathOf = Callable[[int, int], list[int] | None]
+
+HEAD = 1024  # how many of the most likely tokens almost always hold a top-p set; sorting them all is slow
 
 
 class TokenCounts:
@@ -29,10 +32,10 @@ class TokenCounts:
         """Count what is new in `row.tokens`."""
         new = row.tokens[self._read :]
         if new:
-            self.seen[torch.tensor(new, device=self.seen.device)] = True
-            emitted = new[max(len(row.request.prompt) - self._read, 0) :]
-            for token in emitted:
-                self.output[token] += 1
+            ids = torch.tensor(new, device=self.seen.device)
+            emitted = ids[max(len(row.request.prompt) - self._read, 0) :]
+            self.seen[ids] = True
+            self.output.index_add_(0, emitted, self.output.new_ones(len(emitted)))
             self._read = len(row.tokens)
         return self
 
@@ -57,7 +60,7 @@ def distribution(logits: Tensor, rows: list[Row], path_of: PathOf, temperature: 
         for node in range(logits.shape[1]):
             path = path_of(b, node)
             # What follows a stop token is never emitted, and a processor need not know an answer.
-            if path is not None and not (path and path[-1] in rows[b].request.stop_token_ids):
+            if path is not None and rows[b].request.stop_token_ids.isdisjoint(path):
                 logits[b, node] = _edit(logits[b, node], rows[b], path)
     groups: dict[tuple[float, int, float, float], list[int]] = {}
     for b, row in enumerate(rows):
@@ -87,10 +90,11 @@ def _edit(logits: Tensor, row: Row, path: list[int]) -> Tensor:
     if s.presence_penalty or s.frequency_penalty:
         output = counts.output.to(logits.dtype)
         output = output.index_add(0, drafted, torch.ones_like(drafted, dtype=logits.dtype))
-        logits = logits - s.presence_penalty * (output > 0) - s.frequency_penalty * output
+        logits = logits - s.presence_penalty * (output > 0).to(output) - s.frequency_penalty * output
     if s.logit_bias:
         ids = torch.tensor(list(s.logit_bias), device=logits.device)
-        logits = logits.index_add(0, ids, torch.tensor(list(s.logit_bias.values())).to(logits))
+        bias = torch.tensor(list(s.logit_bias.values()), dtype=logits.dtype, device=logits.device)
+        logits = logits.index_add(0, ids, bias)
     if s.processors:
         history = torch.tensor([row.tokens + path], device=logits.device)
         for processor in s.processors:
@@ -109,20 +113,32 @@ def warp(logits: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0,
         [..., V] float. Sums to one over V.
     """
     if temperature == 0:
-        best = logits.argmax(-1, keepdim=True)
-        return torch.zeros_like(logits).scatter_(-1, best, 1.0)
-    logits = logits / temperature
+        top, best = logits.max(-1, keepdim=True)
+        # 1, but not a number where the model gave none: whoever draws from it reports that.
+        return torch.zeros_like(logits).scatter_(-1, best, top - top + 1)
+    # The most likely token is at 0 from here on, so no temperature is too small and min-p is a plain threshold.
+    logits = (logits - logits.amax(-1, keepdim=True)).div_(temperature)
     if 0 < top_k < logits.shape[-1]:
         kth = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
     if top_p < 1:
-        ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-        probs = ordered.softmax(-1)
-        # A token stays if those ahead of it have not reached top_p yet; the first always stays.
-        drop = probs.cumsum(-1) - probs >= top_p
-        logits = logits.masked_fill(torch.zeros_like(drop).scatter_(-1, order, drop), -torch.inf)
-    probs = logits.softmax(-1)
+        logits = logits.masked_fill(~_nucleus(logits, top_p), -torch.inf)
     if min_p > 0:
-        probs = probs.masked_fill(probs < min_p * probs.amax(-1, keepdim=True), 0.0)
-        probs = probs / probs.sum(-1, keepdim=True)
-    return probs
+        logits = logits.masked_fill(logits < math.log(min_p), -torch.inf)
+    return logits.softmax(-1)
+
+
+def _nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """[..., V] bool. The smallest set of most likely tokens that reaches top_p; of equal ones the lower ids first."""
+    probs = logits.softmax(-1)
+    for size in (min(HEAD, logits.shape[-1]), logits.shape[-1]):
+        values, ids = logits.topk(size, dim=-1)
+        head = probs.gather(-1, ids)
+        ahead = head.cumsum(-1) - head
+        if bool((ahead[..., -1] >= top_p).all()):
+            break
+    # A token stays if those ahead of it have not reached top_p yet; the first always stays.
+    kept = (ahead < top_p).sum(-1, keepdim=True).clamp_min(1)
+    least = values.gather(-1, kept - 1)
+    more, equal = logits > least, logits == least
+    return more | (equal & (equal.cumsum(-1) <= kept - more.sum(-1, keepdim=True)))

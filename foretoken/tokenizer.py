@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
+
+from jinja2 import TemplateError
 
 from foretoken.errors import RequestError
 
@@ -11,6 +15,8 @@ Message = Mapping[str, str]
 Prompt = str | Sequence[Message]
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # how vocabularies with byte fallback write a single byte
+CONTEXT = 4  # tokens kept before new text; a character is at most four bytes, so at most four tokens
 
 
 class Tokenizer:
@@ -30,7 +36,7 @@ class Tokenizer:
         A list of messages ({"role", "content"}) always needs a template.
 
         Raises:
-            RequestError: the prompt is empty, or there is no template for messages.
+            RequestError: the prompt is empty, a message is incomplete, or there is no template that takes the messages.
         """
         if not prompt or (isinstance(prompt, str) and not prompt.strip()):
             raise RequestError("the prompt is empty", hint="give some text, or `-` to read it from standard input")
@@ -43,13 +49,32 @@ class Tokenizer:
             raise RequestError(
                 "this tokenizer has no chat template for messages", hint="give the prompt as one string of text"
             )
-        encoded = self.backend.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=True)
+        _check_messages(prompt)
+        try:
+            encoded = self.backend.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=True)
+        except TemplateError as error:  # templates refuse what they have no form for, a system message for one
+            raise RequestError(
+                f"the chat template does not take these messages: {error}",
+                hint="most templates want user and assistant in turn, some no system message",
+            ) from error
         return tuple(encoded["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
         text: str = self.backend.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+    @cached_property
+    def open_ids(self) -> frozenset[int]:
+        """Ids after which earlier text may still change, or which have none of their own.
+
+        Bytes of a vocabulary with byte fallback become text as a whole run (one wrong byte spoils all of it), and
+        special tokens are left out, so they do not end a run.
+        """
+        special = {index for index, token in self.backend.added_tokens_decoder.items() if token.special}
+        return frozenset(
+            special | {index for token, index in self.backend.get_vocab().items() if BYTE.fullmatch(token)}
+        )
 
     def token(self, token_id: int) -> str:
         """One token as text, special tokens included."""
@@ -73,60 +98,101 @@ class Tokenizer:
         return None
 
 
+def _check_messages(messages: Sequence[Any]) -> None:
+    """Templates print what is missing as nothing, so refuse it here."""
+    for number, message in enumerate(messages, 1):
+        for key in ("role", "content"):
+            if not isinstance(message, Mapping) or not isinstance(message.get(key), str):
+                raise RequestError(
+                    f"message {number} has no `{key}` that is text",
+                    hint='a message is {"role": "user", "content": "some text"}',
+                )
+
+
 class TextPieces:
-    """The text of one request as it grows: decodes token by token, holds back what is not final, finds stop strings.
+    """The text of one request as it grows: holds back what is not final and finds stop strings.
+
+    Only a window of the last tokens is decoded, so a token costs the same however long the text is.
 
     Args:
         decode: token ids -> text.
         stop: texts that end the request.
+        open_ids: ids after which earlier text may still change (see `Tokenizer.open_ids`).
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        stop: Sequence[str] = (),
+        open_ids: frozenset[int] = frozenset(),
+    ) -> None:
         self._decode = decode
         self._stop = tuple(stop)
-        self._ids: list[int] = []
-        self._from = 0  # first token of the decoding window
-        self._read = 0  # tokens whose text is in `text`
-        self._given = 0  # characters of `text` already handed out
-        self.text = ""
+        self._open_ids = open_ids
+        self._window: list[int] = []  # the last tokens
+        self._read = 0  # characters of the window's text that are settled
+        self._ready = ""  # settled text that was not handed out yet
+        self._settled = True  # whether that is all the text of the tokens so far
         self.stopped = False
 
     def push(self, token: int) -> bool:
-        """Take one more token; True when a stop string is now complete, and `text` ends before it."""
-        self._ids.append(token)
+        """Take one more token; True when a stop string is now complete, and the text ends before it."""
+        self._window.append(token)
+        self._settled = False
         if self._stop:
-            self._decode_new()
+            self._advance()
         return self.stopped
-
-    def _decode_new(self, *, final: bool = False) -> None:
-        """Move what is new from ids to `text`, unless it ends inside a character (`final`: even then)."""
-        if self.stopped or self._read == len(self._ids):
-            return
-        # Decoding a token needs its left neighbours (spaces, multi-token characters), but not the whole text.
-        before = self._decode(self._ids[self._from : self._read])
-        window = self._decode(self._ids[self._from :])
-        if not final and (len(window) <= len(before) or window.endswith(REPLACEMENT)):
-            return
-        self._from, self._read = self._read, len(self._ids)
-        searched = max(len(self.text) - max((len(s) for s in self._stop), default=0), 0)
-        self.text += window[len(before) :]
-        found = [at for s in self._stop if (at := self.text.find(s, searched)) >= 0]
-        if found:
-            self.text = self.text[: min(found)]
-            self.stopped = True
 
     def take(self, *, final: bool = False) -> str:
         """Text that is certain and was not handed out yet; with `final`, all of it."""
-        self._decode_new(final=final)
-        end = len(self.text) if final or self.stopped else len(self.text) - self._held()
-        piece = self.text[self._given : end]
-        self._given = max(end, self._given)
+        if final or not (self._stop or self._open()):
+            self._advance(final=final)
+        end = len(self._ready) if final or self.stopped else len(self._ready) - self._stop_begun()
+        piece, self._ready = self._ready[:end], self._ready[end:]
         return piece
 
-    def _held(self) -> int:
+    def _advance(self, *, final: bool = False) -> None:
+        """Decode the window and settle what the next token cannot change (`final`: everything)."""
+        if self.stopped or self._settled:
+            return
+        new = self._decode(self._window)[self._read :]
+        text = self._ready + new
+        # The one that is complete first ends the text, and of two that end together the longer one.
+        complete = [(at + len(s), at) for s in self._stop if (at := text.find(s)) >= 0]
+        if complete:
+            self._ready, self.stopped = text[: min(complete)[1]], True
+            return
+        unsettled = 0 if final else self._unsettled(new)
+        self._ready = text[: len(text) - unsettled]
+        self._read += len(new) - unsettled
+        self._settled = not unsettled
+        if len(self._window) > 2 * CONTEXT:
+            self._shorten(unsettled)
+
+    def _open(self) -> bool:
+        """Whether the next token may change all the text since it was settled last."""
+        return bool(self._window) and self._window[-1] in self._open_ids
+
+    def _unsettled(self, new: str) -> int:
+        """Characters at the end of the newest text that the next token may change."""
+        if self._open():
+            return len(new)
+        tail = new[1 - CONTEXT :]  # an unfinished character is at most three bytes, each perhaps a replacement
+        return len(tail) - len(tail.rstrip(REPLACEMENT))
+
+    def _shorten(self, unsettled: int) -> None:
+        """Forget tokens whose text is settled, but keep some: they decide about spaces and unfinished characters."""
+        start = len(self._window) - CONTEXT
+        while start > 0 and self._window[start] in self._open_ids:
+            start -= 1  # a run of bytes means something else when it is cut
+        read = len(self._decode(self._window[start:])) - unsettled
+        if read > 0:
+            self._window, self._read = self._window[start:], read
+
+    def _stop_begun(self) -> int:
         """Characters at the end that may be the beginning of a stop string."""
         longest = max((len(s) for s in self._stop), default=0)
-        for size in range(min(longest - 1, len(self.text)), 0, -1):
-            if any(s.startswith(self.text[-size:]) for s in self._stop):
+        for size in range(min(longest - 1, len(self._ready)), 0, -1):
+            if any(s.startswith(self._ready[-size:]) for s in self._stop):
                 return size
         return 0

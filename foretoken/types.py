@@ -6,6 +6,7 @@ V vocabulary, H hidden.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -78,11 +79,14 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks = (
-            ("temperature", self.temperature >= 0, "0 for the most likely token, 1 for the model's own distribution"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "a number above 0; 1 changes nothing"),
+            ("presence_penalty", math.isfinite(self.presence_penalty), "a number; 0 changes nothing"),
+            ("frequency_penalty", math.isfinite(self.frequency_penalty), "a number; 0 changes nothing"),
+            ("logit_bias", all(bias < math.inf for bias in self.logit_bias.values()), "-inf forbids a token"),
+            ("temperature", 0 <= self.temperature < math.inf, "0 takes the most likely token, 1 keeps the model's law"),
             ("top_k", self.top_k >= 0, "0 keeps every token"),
             ("top_p", 0 < self.top_p <= 1, "a number in (0, 1]; 1 keeps every token"),
             ("min_p", 0 <= self.min_p <= 1, "a number in [0, 1]; 0 keeps every token"),
-            ("repetition_penalty", self.repetition_penalty > 0, "a number above 0; 1 changes nothing"),
         )
         for name, good, hint in checks:
             if not good:

@@ -38,7 +38,7 @@ class Block(AcceptanceRule):
             ratio = torch.where(q_token[:, i] > 0, p_token[:, i] / q_token[:, i], 0.0)
             weight[:, i + 1] = (weight[:, i] * ratio).clamp_max(1)
         spare = (weight[..., None] * p - q).clamp_min(0).sum(-1)  # [B, N]
-        below = spare + 1 - weight
+        below = spare + (1 - weight)
         # 0/0 means w = 1 and p = q: nothing can be gained by stopping here, so the prefix passes.
         passes = torch.where(below > 0, spare / below.clamp_min(torch.finfo(p.dtype).tiny), 1.0)
         steps = torch.arange(1, draft.tokens.shape[1], device=p.device)

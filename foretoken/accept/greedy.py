@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foretoken.accept.base import AcceptanceRule
-from foretoken.rng import Rng
+from foretoken.rng import Rng, check_usable
 from foretoken.types import Draft, Drawn, Verdict
 
 
@@ -42,5 +42,6 @@ class Greedy(AcceptanceRule):
             node = torch.where(walking, matching.int().argmax(-1), node)
             path[:, depth] = torch.where(walking, node, -1)
             counts += walking
+        check_usable(p[row, node].amax(-1))
         leaf = ~(child_of & (draft.parents == node[:, None])).any(-1)
         return Verdict(path, counts, tested, best[row, node], ~leaf)

@@ -20,9 +20,11 @@ class LengthPolicy(ABC):
 
     Attributes:
         needs: what the drafter must provide: "logits", "hidden".
+        uses_head: whether it reads an acceptance head trained for the draft, handed over on construction.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    uses_head: ClassVar[bool] = False
 
     @dataclass(frozen=True, slots=True)
     class Config:

@@ -82,7 +82,8 @@ def roc_threshold(samples: list[tuple[float, bool]], otherwise: float) -> float:
     negatives = len(samples) - positives
     if len(samples) <= FEWEST_SAMPLES or not positives or not negatives:
         return otherwise
-    best, threshold = float(FALSE_NEGATIVE_COST), 1.0  # a threshold above everything: all accepted tokens are missed
+    # Costs times positives x negatives, so that they are whole numbers and equal ones are equal.
+    best, threshold = FALSE_NEGATIVE_COST * positives * negatives, 1.0  # above everything: all accepted are missed
     true_positives = false_positives = 0
     ordered = sorted(samples, reverse=True)
     for i, (prob, accepted) in enumerate(ordered):
@@ -90,7 +91,7 @@ def roc_threshold(samples: list[tuple[float, bool]], otherwise: float) -> float:
         false_positives += not accepted
         if i + 1 < len(ordered) and ordered[i + 1][0] == prob:
             continue
-        cost = false_positives / negatives + FALSE_NEGATIVE_COST * (1 - true_positives / positives)
+        cost = false_positives * positives + FALSE_NEGATIVE_COST * (positives - true_positives) * negatives
         if cost < best:
             best, threshold = cost, prob
     return threshold

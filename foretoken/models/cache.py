@@ -16,6 +16,8 @@ class TensorCache:
     Row b's committed entries are slots 0..lengths[b]-1 and its pending ones follow, so a slot number of a committed
     entry is also its position. Nothing is ever recomputed: a rollback only forgets, a commit moves the accepted
     entries of a tree together (and moves nothing for a chain).
+
+    A forward calls `begin`, then `write` once per layer, then `end`. One that fails before `end` leaves nothing behind.
     """
 
     def __init__(self, num_layers: int, rows: int, capacity: int = 256) -> None:
@@ -24,7 +26,7 @@ class TensorCache:
         self._layers: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
         self._capacity = capacity
         self._positions = torch.zeros(rows, 0, dtype=torch.int64)
-        self._slots: Tensor | None = None
+        self._slots: tuple[Tensor, Tensor] | None = None
         self._start = 0
         self._end = 0
 
@@ -32,19 +34,23 @@ class TensorCache:
         """Make room for new entries.
 
         Args:
-            positions: [B, N] int64. Position of each new token in its sequence.
+            positions: [B, N] int64. Position of each new token in its sequence, on the device of the keys.
 
         Returns:
             T, the number of slots that attention must look at.
             [B, P+N] int64. Positions of the pending entries and the new ones.
         """
-        num_new = positions.shape[1]
-        start = self.lengths + self.pending  # [B]
-        longest = int(start.max())
-        self._start, self._end = longest, longest + num_new
-        self._positions = torch.cat([self._positions, positions], 1) if self.pending else positions
-        ragged = len(start) > 1 and int(start.min()) != longest
-        self._slots = start[:, None] + torch.arange(num_new) if ragged else None  # [B, N]
+        new = positions.shape[1]
+        longest = int(self.lengths.max())
+        ragged = int(self.lengths.min()) != longest
+        self._start = longest + self.pending
+        self._end = self._start + new
+        self._positions = torch.cat([self._positions[:, : self.pending], positions], 1) if self.pending else positions
+        self._slots = None
+        if ragged:
+            slots = self.lengths[:, None] + self.pending + torch.arange(new)  # [B, N]
+            rows = torch.arange(len(slots))[:, None]
+            self._slots = rows.to(positions.device), slots.to(positions.device)
         while self._capacity < self._end:
             self._capacity *= 2
         return self._end, self._positions
@@ -59,50 +65,49 @@ class TensorCache:
         Returns:
             Views of all keys and values up to T, [B, heads, T, dim] each.
         """
-        keys, values = self._storage(layer, key, value)
-        rows = len(self.lengths)
-        if self._slots is None:
-            keys[:rows, :, self._start : self._end] = key
-            values[:rows, :, self._start : self._end] = value
-        else:
-            slots = self._slots.to(key.device)
-            b = torch.arange(rows, device=key.device)[:, None]
-            keys[b, :, slots] = key.transpose(1, 2)
-            values[b, :, slots] = value.transpose(1, 2)
-        return keys[:rows, :, : self._end], values[:rows, :, : self._end]
+        seen = []
+        for held, new in zip(self._storage(layer, key, value), (key, value), strict=True):
+            view = held[: len(self.lengths), :, : self._end]
+            if self._slots is None:
+                view[:, :, self._start :] = new
+            else:
+                rows, slots = self._slots
+                view[rows, :, slots] = new.transpose(1, 2)
+            seen.append(view)
+        return seen[0], seen[1]
 
     def end(self) -> None:
         """The forward is done: its entries are pending."""
         self.pending = self._positions.shape[1]
 
     def _storage(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """One layer's tensors, with room for every row and for the capacity."""
         held = self._layers[layer]
-        if held is None or held[0].shape[2] < self._capacity or held[0].shape[0] < len(self.lengths):
-            grown = []
-            for part, like in enumerate((key, value)):
-                rows = held[part].shape[0] if held else 0
-                rows = rows if rows >= len(self.lengths) else max(len(self.lengths), 2 * rows)
-                fresh = like.new_zeros(rows, like.shape[1], self._capacity, like.shape[3])
-                if held is not None:
-                    fresh[: held[part].shape[0], :, : held[part].shape[2]] = held[part]
-                grown.append(fresh)
-            held = (grown[0], grown[1])
-            self._layers[layer] = held
+        if held is None:
+            shape = (len(self.lengths), self._capacity)
+            held = _resized(key[:0, :, :0], shape), _resized(value[:0, :, :0], shape)
+        elif held[0].shape[2] < self._capacity or held[0].shape[0] < len(self.lengths):
+            rows = held[0].shape[0]
+            rows = rows if rows >= len(self.lengths) else max(len(self.lengths), 2 * rows)
+            held = _resized(held[0], (rows, self._capacity)), _resized(held[1], (rows, self._capacity))
+        self._layers[layer] = held
         return held
 
     def commit(self, nodes: Tensor, counts: Tensor) -> None:
         """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""
-        nodes, counts = nodes.cpu(), counts.cpu()
-        width = nodes.shape[1]
-        kept = torch.arange(width) < counts[:, None]  # [B, A]
-        if not torch.equal(nodes * kept, torch.arange(width) * kept):
-            b = torch.arange(len(self.lengths))[:, None].expand_as(nodes)[kept]
-            source = (self.lengths[:, None] + nodes)[kept]
-            target = (self.lengths[:, None] + torch.arange(width))[kept]
-            for keys, values in self._held():
-                keys[b, :, target] = keys[b, :, source]
-                values[b, :, target] = values[b, :, source]
-        self.lengths = self.lengths + counts
+        moves = [
+            (b, to, node)
+            for b, (path, count) in enumerate(zip(nodes.tolist(), counts.tolist(), strict=True))
+            for to, node in enumerate(path[:count])
+            if to != node
+        ]
+        if moves:
+            b, to, node = torch.tensor(moves).T
+            slots = torch.stack([b, self.lengths[b] + to, self.lengths[b] + node])
+            for held in self._held():
+                b, to, node = slots = slots.to(held.device)
+                held[b, :, to] = held[b, :, node]
+        self.lengths = self.lengths + counts.to(self.lengths.device)
         self.pending = 0
 
     def extend(self, other: TensorCache) -> None:
@@ -113,22 +118,23 @@ class TensorCache:
         if here == 0:
             self._layers = other._layers
             return
-        for layer, held in enumerate(other._layers):
-            if held is not None:
-                keys, values = self._storage(layer, *held)
-                keys[here : here + joining, :, : held[0].shape[2]] = held[0][:joining]
-                values[here : here + joining, :, : held[1].shape[2]] = held[1][:joining]
+        used = int(other.lengths.max()) if joining else 0
+        for layer, theirs in enumerate(other._layers):
+            if theirs is not None:
+                for held, new in zip(self._storage(layer, *theirs), theirs, strict=True):
+                    held[here : here + joining, :, :used] = new[:joining, :, :used]
 
     def release(self, rows: Iterable[int]) -> None:
         """Forget rows; the others move as `swap_remove` says."""
-        gone = list(rows)
-        for to, source in swap_remove(len(self.lengths), gone):
-            length = int(self.lengths[source])
-            for keys, values in self._held():
-                keys[to, :, :length] = keys[source, :, :length]
-                values[to, :, :length] = values[source, :, :length]
-            self.lengths[to] = self.lengths[source]
-        self.lengths = self.lengths[: len(self.lengths) - len(gone)].clone()
+        gone = set(rows)
+        lengths = self.lengths.clone()
+        for to, source in swap_remove(len(lengths), gone):
+            length = int(lengths[source])
+            # A row that never read anything may not have storage yet.
+            for held in self._held() if length else []:
+                held[to, :, :length] = held[source, :, :length]
+            lengths[to] = lengths[source]
+        self.lengths = lengths[: len(lengths) - len(gone)]
 
     def entries(self, layer: int, row: int) -> tuple[Tensor, Tensor]:
         """One row's committed keys and values of one layer, [heads, length, dim] each."""
@@ -137,5 +143,12 @@ class TensorCache:
         length = int(self.lengths[row])
         return held[0][row, :, :length], held[1][row, :, :length]
 
-    def _held(self) -> list[tuple[Tensor, Tensor]]:
-        return [held for held in self._layers if held is not None]
+    def _held(self) -> list[Tensor]:
+        return [part for layer in self._layers if layer is not None for part in layer]
+
+
+def _resized(held: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A zeroed tensor of that many rows and slots, holding what `held` holds."""
+    fresh = held.new_zeros(shape[0], held.shape[1], shape[1], held.shape[3])
+    fresh[: held.shape[0], :, : held.shape[2]] = held
+    return fresh

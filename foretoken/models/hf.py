@@ -1,7 +1,9 @@
 """Any `transformers` causal language model, with our cache, explicit positions and a tree mask.
 
 The model's own code runs unchanged. Its attention is replaced through the library's attention interface, and the mask
-travels as an argument of `forward` down to it, so sliding windows and grouped heads are handled here, once.
+travels as an argument of `forward` down to it, so sliding windows and grouped heads are handled here, once. A model
+that does not hand such an argument down gets the mask as its `attention_mask`. Either way `adapt` proves on a few
+tokens that the model follows, so one that would not is refused rather than silently wrong.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
-from transformers import AttentionInterface, Cache, PreTrainedModel
+from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
 
 from foretoken.errors import ModelError
 from foretoken.models.base import KVCache
@@ -19,53 +21,75 @@ from foretoken.models.cache import TensorCache
 from foretoken.types import Scores
 
 ATTENTION = "foretoken_tree"
+# How far logits may be from what they should be, in parts of their spread. Rounding stays well below; a mask or a
+# position that is not followed gives 0.25 and more in models that were trained.
+TOLERANCE = {torch.float64: 0.01, torch.float32: 0.01, torch.float16: 0.1, torch.bfloat16: 0.1}
+STEERABLE = "models whose attention goes through the `transformers` attention interface work; Llama and Qwen3 for two"
 
 
 class TreeMask:
     """Which cache slots each new token sees, as additive masks that layers share.
 
     Args:
-        lengths: [B] int64. Committed entries per row.
-        positions: [B, P+N] int64. Positions of the pending entries and the new tokens.
+        lengths: [B] int64, on the CPU. Committed entries per row.
+        positions: [B, P+N] int64, where the masks are wanted. Positions of the pending entries and the new tokens.
         mask: [B, N, P+N] bool. Which of them each new token sees.
         total: T, slots in view.
+        dtype: of the masks.
+
+    Attributes:
+        windows: sliding windows that layers asked for.
     """
 
     def __init__(self, lengths: Tensor, positions: Tensor, mask: Tensor, total: int, dtype: torch.dtype) -> None:
         self._lengths, self._positions, self._mask, self._total, self._dtype = lengths, positions, mask, total, dtype
+        self._ragged = int(lengths.min()) + mask.shape[2] != total
         self._built: dict[tuple[int | None, int], Tensor | None] = {}
+        self.windows: set[int] = set()
 
-    def additive(self, window: int | None, groups: int) -> Tensor | None:
-        """[B, 1, groups*N, T] float, 0 where visible and -inf elsewhere; None when everything is visible.
+    def additive(self, window: int | None = None, groups: int = 1) -> Tensor | None:
+        """[B, 1, groups*N, T] float, 0 where visible and hugely negative elsewhere; None when everything is visible.
 
         Args:
             window: tokens a sliding-window layer sees, the token itself included; None for all.
             groups: query heads per key head, folded into the query axis.
         """
-        if window is not None and window >= self._total:
-            window = None
+        if window is not None:
+            self.windows.add(window)
+            window = window if window < self._total else None
         key = (window, groups)
         if key not in self._built:
-            allowed = self._allowed(window)
-            if bool(allowed.all()):
-                self._built[key] = None
-            else:
-                added = torch.zeros(allowed.shape, dtype=self._dtype, device=allowed.device)
-                added.masked_fill_(~allowed, -torch.inf)
-                self._built[key] = added[:, None].repeat(1, 1, groups, 1)
+            free = window is None and not self._ragged and self._sees_all()
+            self._built[key] = None if free else self.dense(window).repeat(1, 1, groups, 1)
         return self._built[key]
 
-    def _allowed(self, window: int | None) -> Tensor:
-        """[B, N, T] bool."""
+    def _sees_all(self) -> bool:
+        """Whether the mask hides nothing. Two tokens never see each other, and one always sees itself."""
+        _, new, pending = self._mask.shape
+        return new == 1 and (pending == 1 or bool(self._mask.all()))
+
+    def dense(self, window: int | None = None) -> Tensor:
+        """[B, 1, N, T] float, as `additive` but never None."""
         rows, new, pending = self._mask.shape
-        slots = torch.arange(self._total, device=self._mask.device)
-        where = self._lengths[:, None] + torch.arange(pending, device=self._mask.device)  # [B, P+N]
-        allowed = (slots < self._lengths[:, None])[:, None].repeat(1, new, 1)
-        allowed.scatter_(2, where[:, None].expand(rows, new, pending), self._mask)
+        first = self._total - pending  # where the longest row's pending entries start
+        mask = self._mask.to(self._positions.device)
+        slots = torch.arange(self._total, device=mask.device)
+        # Not -inf: a token that sees nothing at all (padding) would become not-a-number.
+        hidden = torch.finfo(self._dtype).min
+        added = torch.zeros(mask.shape, dtype=self._dtype, device=mask.device).masked_fill_(~mask, hidden)
+        if self._ragged:
+            lengths = self._lengths.to(mask.device)[:, None]
+            where = lengths + slots[:pending]  # [B, P+N]
+            base = torch.zeros(rows, self._total, dtype=self._dtype, device=mask.device)
+            base = base.masked_fill_(slots >= lengths, hidden)[:, None].repeat(1, new, 1)
+            added = base.scatter_(2, where[:, None].expand(rows, new, pending), added)
+            at = slots.expand(rows, -1).scatter(1, where, self._positions)  # [B, T] position of each slot
+        else:
+            added = pad(added, (first, 0))
+            at = torch.cat([slots[:first].expand(rows, -1), self._positions], 1)
         if window is not None:
-            at = slots.expand(rows, -1).scatter(1, where, self._positions)  # [B, T] position held by each slot
-            allowed &= self._positions[:, pending - new :, None] - at[:, None] < window
-        return allowed
+            added.masked_fill_(self._positions[:, pending - new :, None] - at[:, None] >= window, hidden)
+        return added[:, None]
 
 
 def tree_attention(
@@ -90,26 +114,37 @@ def tree_attention(
         query: [B, heads, N, dim] float.
         key: [B, key_heads, T, dim] float.
         value: [B, key_heads, T, dim] float.
+        softcap: bound on attention scores (Gemma 2).
+        s_aux: [heads] float. A score that takes part in the softmax but has no value (attention sinks, gpt-oss).
 
     Returns:
         [B, N, heads, dim] float, and no weights.
+
+    Raises:
+        ModelError: the model makes a mask of its own.
+        LookupError: the mask was not handed down.
     """
-    if tree_mask is None or s_aux is not None:
-        raise ModelError(
-            f"{type(module).__name__} computes attention in a way foretoken cannot steer",
-            hint="models whose attention accepts the `transformers` attention interface work, Llama and Qwen3 for two",
-        )
+    if attention_mask is not None:
+        raise ModelError(f"{type(module).__name__} makes an attention mask of its own", hint=STEERABLE)
+    if tree_mask is None:
+        raise LookupError(f"{type(module).__name__} does not hand the tree mask down")
     rows, heads, new, dim = query.shape
-    groups = heads // key.shape[1]
-    folded = query.reshape(rows, key.shape[1], groups * new, dim)
+    key_heads = key.shape[1]
+    groups = heads // key_heads
+    folded = query.reshape(rows, key_heads, groups * new, dim)
     mask = tree_mask.additive(sliding_window, groups)
-    if softcap is None:
+    if softcap is None and s_aux is None:
         out = scaled_dot_product_attention(folded, key, value, attn_mask=mask, scale=scaling)
     else:
         weights = folded @ key.transpose(-1, -2) * (scaling if scaling is not None else dim**-0.5)
-        weights = torch.tanh(weights / softcap) * softcap
-        weights = weights if mask is None else weights + mask
-        out = weights.float().softmax(-1).to(value.dtype) @ value
+        if softcap is not None:
+            weights = torch.tanh(weights / softcap) * softcap
+        if mask is not None:
+            weights = weights + mask
+        if s_aux is not None:
+            sink = s_aux.to(weights.dtype).reshape(1, key_heads, groups, 1).expand(rows, -1, -1, new)
+            weights = torch.cat([weights, sink.reshape(rows, key_heads, groups * new, 1)], -1)
+        out = weights.float().softmax(-1)[..., : key.shape[2]].to(value.dtype) @ value
     return out.reshape(rows, heads, new, value.shape[-1]).transpose(1, 2).contiguous(), None
 
 
@@ -133,52 +168,150 @@ class _Bridge(Cache):  # type: ignore[misc]  # the library is not typed
 
 
 class HFModel:
-    """A `transformers` causal language model behind the `LanguageModel` interface.
+    """A `transformers` causal language model behind the `LanguageModel` interface. Made by `adapt`.
 
     Cost per forward: one forward of the model; the cache is appended to in place and never copied.
 
     Args:
-        model: a causal language model whose attention implementation is `ATTENTION`.
+        model: a causal language model. If its attention implementation is `ATTENTION` the mask goes there, else it is
+            given as `attention_mask`.
         max_length: longest sequence it can read, in tokens.
         vocab_size: logits to return; a draft whose embedding is padded otherwise than the target's is cut or filled up
             with tokens of probability 0.
+
+    Attributes:
+        own_attention: whether the model runs our attention rather than its own.
+
+    Raises:
+        ModelError: the model has no output embedding.
     """
 
     def __init__(self, model: PreTrainedModel, max_length: int, vocab_size: int | None = None) -> None:
         self.model = model.eval()
         self.max_length = max_length
-        self._own_vocab = int(model.config.get_text_config().vocab_size)
-        self.vocab_size = vocab_size or self._own_vocab
         self.device = model.device
-        self._num_layers = int(model.config.get_text_config().num_hidden_layers)
-        self._positions: Tensor | None = None
-        self._hidden: Tensor | None = None
-        model.get_output_embeddings().register_forward_pre_hook(self._keep_hidden)
-
-    def _keep_hidden(self, _: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self._hidden = args[0]
+        self._head = model.get_output_embeddings()
+        if self._head is None:
+            raise ModelError(f"{type(model).__name__} has no output embedding", hint="use a causal language model")
+        text = model.config.get_text_config()
+        self._num_layers = int(text.num_hidden_layers)
+        self.own_attention = text._attn_implementation == ATTENTION
+        self.vocab_size = vocab_size or int(self._head.weight.shape[0])
+        # A draft may be shown a token of the target's that its own embedding does not have.
+        readable = int(model.get_input_embeddings().weight.shape[0])
+        self._last_token = readable - 1 if self.vocab_size > readable else None
 
     def new_cache(self, rows: int) -> TensorCache:
         """An empty cache of that many rows."""
         return TensorCache(self._num_layers, rows)
 
-    @torch.no_grad()
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
+        return self.read(tokens, positions, mask, cache, last)[0]
+
+    @torch.no_grad()
+    def read(
+        self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0
+    ) -> tuple[Scores, TreeMask]:
+        """As `forward`, and what the layers asked of the mask."""
         assert isinstance(cache, TensorCache)
-        total, known = cache.begin(positions.cpu())
-        where = self.device
-        tree = TreeMask(cache.lengths.to(where), known.to(where), mask.to(where), total, self.model.dtype)
-        out = self.model(
-            input_ids=tokens.to(self.device).clamp_max(self._own_vocab - 1),
-            position_ids=positions.to(self.device),
-            past_key_values=_Bridge(cache),
-            use_cache=True,
-            logits_to_keep=last,
-            tree_mask=tree,
-        )
+        positions = positions.to(self.device)
+        total, known = cache.begin(positions)
+        tree = TreeMask(cache.lengths, known, mask, total, self.model.dtype)
+        tokens = tokens.to(self.device)
+        heard: list[Tensor] = []
+        hook = self._head.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
+        try:
+            out = self.model(
+                input_ids=tokens if self._last_token is None else tokens.clamp_max(self._last_token),
+                position_ids=positions,
+                past_key_values=_Bridge(cache),
+                use_cache=True,
+                logits_to_keep=last,
+                **({"tree_mask": tree} if self.own_attention else {"attention_mask": tree.dense()}),
+            )
+        finally:
+            hook.remove()
         cache.end()
-        logits = out.logits.float()[..., : self.vocab_size]
+        # Some models score every token whatever `logits_to_keep` says.
+        logits = out.logits[:, -last:, : self.vocab_size].float()
         if logits.shape[-1] < self.vocab_size:
             logits = pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
-        return Scores(logits, self._hidden)
+        return Scores(logits, heard[-1][:, -last:] if heard else None), tree
+
+
+def adapt(model: PreTrainedModel, max_length: int, vocab_size: int | None = None) -> HFModel:
+    """Put a loaded model behind our interface, and prove that it can be steered.
+
+    What the model makes of eight tokens by itself must come out again when it reads wrong tokens in between, hidden by
+    the mask and then rolled back. Costs three forwards of at most eight tokens, two more for unusual models.
+
+    Args:
+        model: a causal language model with any attention implementation.
+        max_length: longest sequence it can read, in tokens.
+        vocab_size: as in `HFModel`.
+
+    Raises:
+        ModelError: the model, named by its type, does not follow our mask, positions or cache.
+    """
+    name, own = model.config.model_type, model.config._attn_implementation
+    size = model.get_input_embeddings().weight.shape[0]
+    tokens = torch.arange(1, 16, 2, device=model.device)[None] * size // 16  # [1, 8], all different in real models
+    with torch.no_grad():
+        expected = model.eval()(input_ids=tokens, use_cache=False).logits.float()
+    if not bool(expected.isfinite().all()):
+        raise ModelError(
+            f"this `{name}` model gives no usable numbers in {model.dtype}",
+            hint="try `--dtype float32`; a half-precision overflow is the usual cause",
+        )
+    cause: Exception | None = None
+    for attention in (ATTENTION, own):
+        try:
+            model.set_attn_implementation(attention)
+            adapted = HFModel(model, max_length, vocab_size)
+            if _follows(adapted, tokens, expected):
+                return adapted
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever the model's code makes of arguments it does not know
+            cause = error
+            if isinstance(error, ModelError):  # ours: there is no point in trying the other way
+                break
+    raise ModelError(f"foretoken cannot steer the attention of `{name}` models", hint=STEERABLE) from cause
+
+
+def _follows(adapted: HFModel, tokens: Tensor, expected: Tensor) -> bool:
+    """Whether masked and rolled back tokens leave no trace, and layers ask for the windows the model declares.
+
+    Args:
+        tokens: [1, 8] int64.
+        expected: [1, 8, V] float. What the model makes of them by itself.
+    """
+    model, cache, longest = adapted.model, adapted.new_cache(1), adapted.max_length
+    windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=model.config).layers]
+    # A mask by cache slot, baked into the model, would mean something else under ours.
+    if not adapted.own_attention and any(
+        b.dim() > 1 and min(b.shape[-2:]) >= adapted.max_length for b in model.buffers()
+    ):
+        return False
+    wrong = tokens.flip(1)
+    # Two right tokens, two wrong ones after them, and the next two right ones in their place.
+    mask = torch.ones(1, 6, 6, dtype=torch.bool).tril()
+    mask[:, 4:, 2:4] = False
+    read = torch.cat([tokens[:, :2], wrong[:, :2], tokens[:, 2:4]], 1)
+    first, tree = adapted.read(read, torch.tensor([[0, 1, 2, 3, 2, 3]]), mask, cache)
+    cache.commit(torch.tensor([[0, 1, 4, 5]]), torch.tensor([4]))
+    # One more wrong token, and the rest.
+    mask = torch.ones(1, 5, 5, dtype=torch.bool).tril()
+    mask[:, 1:, 0] = False
+    read = torch.cat([wrong[:, 2:3], tokens[:, 4:]], 1)
+    second, _ = adapted.read(read, torch.tensor([[4, 4, 5, 6, 7]]), mask, cache)
+    found = torch.cat([first.logits[:, 4:], second.logits[:, 1:]], 1)
+    width = min(found.shape[-1], expected.shape[-1])
+    found, expected = found[..., :width], expected[:, 2:, :width]
+    spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
+    # The mean, since half precision may send a token or two of a mixture of experts elsewhere.
+    error = ((found - expected).norm(dim=-1) / spread).mean()
+    declared = {window for window in windows if window and window < longest}
+    asked = {window for window in tree.windows if window < longest}
+    return asked == declared and bool(error < TOLERANCE[model.dtype])

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -10,15 +16,22 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import logging as library
 
 from foretoken.errors import ModelError, did_you_mean
-from foretoken.models.hf import ATTENTION, HFModel
+from foretoken.models.hf import HFModel, adapt
 from foretoken.tokenizer import Tokenizer
 
 BUILTIN = files("foretoken") / "data" / "models"
+UNKNOWN = "is it a causal language model this version of transformers knows?"
+AGAIN = "download it again (with Git LFS, if it was cloned); it may have been cut short"
 FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py"]
+LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
+# Kinds of layers that only keep keys and values, or nothing, and look at all of them or at the last few.
+LAYERS = {"full_attention", "sliding_attention", "attention", "mlp", "moe", "dummy"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -26,12 +39,12 @@ class Checkpoint:
     """A causal language model in Hugging Face format.
 
     Args:
-        location: `builtin:NAME`, a local folder, or a hub id (`owner/name`).
+        location: `builtin:NAME`, a local folder, or a hub id (`owner/name`, or the one-word name of an old model).
         role: "target" or "draft"; a built-in pair holds both.
         trust_remote_code: run Python code that comes with the checkpoint.
 
     Raises:
-        ModelError: there is nothing usable at the location.
+        ModelError: there is nothing usable at the location, or the model cannot be rolled back.
     """
 
     def __init__(self, location: str, role: str, *, trust_remote_code: bool = False) -> None:
@@ -42,6 +55,10 @@ class Checkpoint:
         if not (self.path / "config.json").is_file():
             raise ModelError(f"no config.json in `{self.path}`", hint="give the folder of a Hugging Face checkpoint")
         self.weight_files = _weight_files(self.path)
+        check_rollback(self)
+
+    def __str__(self) -> str:
+        return f"{self.role} `{self.location}`"
 
     @cached_property
     def config(self) -> Any:
@@ -51,13 +68,13 @@ class Checkpoint:
             ModelError: it cannot be read, or wants to run code that was not allowed.
         """
         try:
-            return AutoConfig.from_pretrained(self.path, trust_remote_code=self._trust)
-        except (ValueError, OSError, KeyError) as error:
-            hint = "add `--trust-remote-code` if you trust its author" if "trust_remote_code" in str(error) else None
-            raise ModelError(
-                f"cannot read the configuration of {self.role} `{self.location}`: {_first_line(error)}",
-                hint=hint or "is it a causal language model this version of transformers knows?",
-            ) from error
+            with _quiet():
+                return AutoConfig.from_pretrained(self.path, trust_remote_code=self._trust)
+        except Exception as error:  # the library raises many kinds here
+            what, hint = f"cannot read the configuration of {self}: {_first_line(error)}", UNKNOWN
+            if "trust_remote_code" in str(error):
+                what, hint = f"{self} comes with Python code of its own", "`--trust-remote-code` runs it"
+            raise ModelError(what, hint=hint) from error
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -67,10 +84,11 @@ class Checkpoint:
             ModelError: there is none, or it cannot be read.
         """
         try:
-            return Tokenizer(AutoTokenizer.from_pretrained(self.path, trust_remote_code=self._trust))
+            with _quiet():
+                return Tokenizer(AutoTokenizer.from_pretrained(self.path, trust_remote_code=self._trust))
         except Exception as error:  # the library raises many kinds here
             raise ModelError(
-                f"cannot read the tokenizer of {self.role} `{self.location}`: {_first_line(error)}",
+                f"cannot read the tokenizer of {self}: {_first_line(error)}",
                 hint="the folder needs a tokenizer.json, or the files it is made from",
             ) from error
 
@@ -78,18 +96,36 @@ class Checkpoint:
     def max_length(self) -> int:
         """Longest sequence the model can read, in tokens."""
         text = self.config.get_text_config()
-        for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"):
-            if isinstance(length := getattr(text, name, None), int):
-                return length
-        raise ModelError(f"{self.role} `{self.location}` does not say how long its context is")
+        named = (getattr(text, name, None) for name in LENGTHS)
+        if (length := next((value for value in named if isinstance(value, int)), None)) is None:
+            raise ModelError(f"{self} does not say how long its context is", hint=f"config.json needs {LENGTHS[0]}")
+        # LongRoPE turns every key differently once a sequence outgrows this length, so what a draft reads ahead would
+        # change what was read before.
+        rope = getattr(text, "rope_parameters", None) or {}
+        for part in (rope, *rope.values()):
+            if isinstance(part, dict) and part.get("rope_type") == "longrope":
+                length = min(length, part.get("original_max_position_embeddings") or length)
+        return length
 
     @property
     def stop_token_ids(self) -> frozenset[int]:
         """Ids that end a text: those of generation_config.json, else of config.json."""
         path = self.path / "generation_config.json"
-        found = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+        try:
+            found = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+        except (ValueError, OSError, AttributeError) as error:
+            raise ModelError(f"cannot read `{path}`: {_first_line(error)}", hint="repair or delete it") from error
         found = self.config.get_text_config().eos_token_id if found is None else found
         return frozenset([] if found is None else [found] if isinstance(found, int) else found)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the weights, which tells a model from its fine-tuned relatives."""
+        digest = hashlib.sha256()
+        for file in self.weight_files:
+            with file.open("rb") as weights:
+                digest.update(hashlib.file_digest(weights, "sha256").digest())
+        return digest.hexdigest()
 
     def load(self, dtype: str = "auto", device: str = "auto", vocab_size: int | None = None) -> HFModel:
         """Load the weights.
@@ -100,28 +136,97 @@ class Checkpoint:
             vocab_size: logits to return, when a draft must follow its target.
 
         Raises:
-            ModelError: the weights do not load, or the model cannot be rolled back.
+            ModelError: the weights do not load, do not fit, or the model does not follow our mask and cache.
         """
         where = pick_device(device)
-        check_rollback(self)
+        number = pick_dtype(dtype, where)
         try:
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                self.path,
-                dtype=pick_dtype(dtype, where),
-                attn_implementation=ATTENTION,
-                use_safetensors=True,
-                trust_remote_code=self._trust,
-            )
-        except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
+            with _quiet():
+                model, report = AutoModelForCausalLM.from_pretrained(
+                    self.path,
+                    dtype=number,
+                    use_safetensors=True,
+                    trust_remote_code=self._trust,
+                    output_loading_info=True,
+                )
+                _check_complete(self, model, report)
+                return adapt(model.to(where), self.max_length, vocab_size)
+        except ModelError:
+            raise
+        except torch.OutOfMemoryError as error:
             raise ModelError(
-                f"cannot load {self.role} `{self.location}`: {_first_line(error)}",
-                hint="is it a causal language model this version of transformers knows?",
+                f"{self} does not fit into the memory of `{where}` in {number}",
+                hint="use a smaller model, `--dtype bfloat16` or `--device cpu`",
             ) from error
-        return HFModel(model.to(where), self.max_length, vocab_size)
+        except Exception as error:  # the library raises many kinds here
+            raise ModelError(
+                f"cannot load {self}: {_first_line(error)}",
+                hint=UNKNOWN,
+            ) from error
 
 
 def check_rollback(checkpoint: Checkpoint) -> None:
-    """Refuse a model whose state cannot be rolled back; needs the configuration alone."""
+    """Refuse a model whose state cannot be rolled back; needs the configuration alone.
+
+    Raises:
+        ModelError: it is no causal language model, or one with layers that keep more than keys and values.
+    """
+    config = checkpoint.config
+    try:
+        kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
+        model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    except ValueError:  # several texts inside: music or speech
+        model = None
+    own_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    takes = inspect.signature(model.forward).parameters if model else {"past_key_values", "position_ids"}
+    why = None
+    if getattr(config, "is_encoder_decoder", False) or (model is None and not own_code):
+        why = "which is no decoder-only model of text"
+    elif getattr(model, "_is_stateful", False):
+        why = "whose state cannot be rolled back"
+    elif "past_key_values" not in takes:
+        why = "which keeps no key/value cache"
+    elif kinds - LAYERS:
+        why = f"whose {', '.join(sorted(kinds - LAYERS))} layers cannot be rolled back or cannot read a token tree"
+    elif "position_ids" not in takes or getattr(config, "alibi", False):
+        why = "which cannot be told the positions of its tokens"
+    if why:
+        raise ModelError(
+            f"{checkpoint} is a `{config.model_type}` model, {why}",
+            hint="use a transformer that keeps a key/value cache; Llama, Qwen3, Gemma and Mistral for four",
+        )
+
+
+def _check_complete(checkpoint: Checkpoint, model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """Refuse weights that do not belong to the configuration; the library would invent what is missing.
+
+    Raises:
+        ModelError: a weight is missing, or one is left over for a part that the model has.
+    """
+    parts = {re.sub(r"\.\d+", "", name) for name, _ in model.named_modules()}
+    # What is left over for other parts (a vision tower, a value head) changes nothing.
+    left = sorted(key for key in report["unexpected_keys"] if re.sub(r"\.\d+", "", key).rpartition(".")[0] in parts)
+    for keys, what in ((sorted(report["missing_keys"]), "lack"), (left, "bring, without a place for it,")):
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise ModelError(
+                f"the weights of {checkpoint} do not fit its config.json: they {what} `{keys[0]}`{more}",
+                hint="download both again from the same place",
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and warnings of the library; what matters is raised."""
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(level)
+        if bars:
+            library.enable_progress_bar()
 
 
 def pick_device(device: str) -> torch.device:
@@ -133,9 +238,9 @@ def pick_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
         return torch.device(device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"cannot use device `{device}`: {_first_line(error)}", hint="use `--device auto`") from error
 
 
@@ -156,40 +261,64 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def _resolve(location: str, role: str) -> Path:
     """Local folder of a checkpoint, downloaded if need be."""
     scheme, colon, name = location.partition(":")
+    known = sorted(entry.name for entry in BUILTIN.iterdir() if entry.is_dir()) if BUILTIN.is_dir() else []
     if colon and scheme == "builtin":
-        known = sorted(entry.name for entry in BUILTIN.iterdir() if entry.is_dir()) if BUILTIN.is_dir() else []
         if name not in known:
             raise ModelError(f"there is no built-in model `{name}`", hint=did_you_mean(name, known))
         return Path(str(BUILTIN / name / role))
-    if Path(location).is_dir():
-        return Path(location)
-    if location.startswith((".", "/", "~")) or location.count("/") > 1 or not location.strip():
+    folder = os.path.expanduser(location)
+    if os.path.isdir(folder):
+        return Path(folder)
+    if os.path.isfile(folder):
+        raise ModelError(f"`{location}` is a file", hint="give the folder it is in")
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", location):
         raise ModelError(f"there is no folder `{location}`", hint="check the path; a hub id is written owner/name")
     try:
         return Path(snapshot_download(location, allow_patterns=FILES))
-    except Exception as error:  # offline, unknown, gated: the library raises many kinds
+    except Exception as error:  # the library raises many kinds here
+        hint = "check the name, or give a local folder"
+        why = _first_line(error)
+        if isinstance(error, GatedRepoError):
+            hint = "accept its licence on its hub page, then log in with `hf auth login`"
+        elif isinstance(error, RepositoryNotFoundError):
+            why, hint = "it has no such model", "check the name; a private model needs `hf auth login`"
+        elif isinstance(error, LocalEntryNotFoundError):
+            why, hint = "it cannot be reached", "check the network and HF_HUB_OFFLINE, or give a local folder"
+        if location in known:
+            hint = f"did you mean `builtin:{location}`?"
         raise ModelError(
-            f"cannot get {role} `{location}` from the hub: {_first_line(error)}",
-            hint="check the name and the network, or give a local folder",
+            f"cannot get {role} `{location}`: it is no local folder, and from the hub: {why}", hint=hint
         ) from error
 
 
 def _weight_files(path: Path) -> list[Path]:
-    """Safetensors files of a checkpoint, each with a readable header."""
-    found = sorted(path.glob("*.safetensors"))
-    if not found:
-        raise ModelError(
-            f"no .safetensors file in `{path}`",
-            hint="other formats can run code when loaded; convert the weights with `save_pretrained`",
-        )
+    """Safetensors files of a checkpoint, all there and each with a header that fits its size.
+
+    Raises:
+        ModelError: there are none, or one is missing or cut short.
+    """
+    index = path / "model.safetensors.index.json"
+    found = [path / "model.safetensors"]
+    if not found[0].is_file():
+        if not index.is_file():
+            raise ModelError(
+                f"no model.safetensors in `{path}`",
+                hint="other formats can run code when loaded; convert the weights with `save_pretrained`"
+                if any(path.glob("*.bin")) or any(path.glob("*.pt*"))
+                else "give a folder that has the weights, in one file or with model.safetensors.index.json",
+            )
+        try:
+            found = [path / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise ModelError(f"cannot read `{index}`: {_first_line(error)}", hint=AGAIN) from error
     for file in found:
+        if not file.is_file():
+            raise ModelError(f"`{file}` is missing", hint=AGAIN)
         try:
             with safe_open(file, framework="pt") as weights:
                 weights.keys()
-        except SafetensorError as error:
-            raise ModelError(
-                f"`{file}` is corrupt: {_first_line(error)}", hint="download it again; it may have been cut short"
-            ) from error
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"`{file}` is corrupt: {_first_line(error)}", hint=AGAIN) from error
     return found
 
 

@@ -1,0 +1,1 @@
+"""Recipes for what is trained: one file per trained drafter or policy."""

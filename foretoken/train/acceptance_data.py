@@ -1,0 +1,151 @@
+"""Training data of an acceptance head: continuations of the target, and what the draft would have said in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foretoken.errors import ConfigError
+from foretoken.llm import LLM
+from foretoken.models.base import LanguageModel
+from foretoken.sampling import warp
+from foretoken.types import Sampling, Scores
+
+GROUP = 16  # prompts sampled in one batch, and the unit of resuming
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One continuation, with what the draft would have said at each of its positions.
+
+    Attributes:
+        prompt: prompt ids.
+        target: sampled from the target, n ids.
+        draft: drawn from the draft at the same positions, given the target's text before them, n ids.
+        log_q, log_p: their log-probabilities under draft and target, after the transform.
+        labels: min(1, p/q), the probability that the target accepts each draft token.
+    """
+
+    prompt: list[int]
+    target: list[int]
+    draft: list[int]
+    log_q: list[float]
+    log_p: list[float]
+    labels: list[float]
+
+
+def read_once(model: LanguageModel, tokens: Sequence[int]) -> Scores:
+    """Scores of a whole text in one forward, [1, N, V] and [1, N, H]."""
+    count = len(tokens)
+    mask = torch.ones(1, count, count, dtype=torch.bool).tril()
+    return model.forward(torch.tensor([list(tokens)]), torch.arange(count)[None], mask, model.new_cache(1))
+
+
+def label(llm: LLM, prompt: Sequence[int], target: list[int], sampling: Sampling, rng: np.random.Generator) -> Example:
+    """Draw a draft token at every position of a continuation and label it with its acceptance probability."""
+    models = llm.models
+    laws = []
+    for model in models:
+        assert model is not None, "checked by `collect`"
+        logits = read_once(model, [*prompt, *target]).logits[0, len(prompt) - 1 : -1]  # [n, V]
+        laws.append(warp(logits, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p).double().cpu())
+    p, q = laws
+    point = torch.from_numpy(rng.random(len(target)))[:, None] * q.sum(-1, keepdim=True)
+    draft = torch.searchsorted(q.cumsum(-1), point, right=True).clamp_max(q.shape[-1] - 1)  # [n, 1]
+    p_draft, q_draft = p.gather(1, draft)[:, 0], q.gather(1, draft)[:, 0]
+    return Example(
+        list(prompt),
+        target,
+        draft[:, 0].tolist(),
+        q_draft.log().tolist(),
+        p_draft.clamp_min(1e-30).log().tolist(),
+        (p_draft / q_draft).clamp_max(1).tolist(),
+    )
+
+
+def collect(
+    llm: LLM,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    max_new_tokens: int,
+    seed: int,
+    path: Path,
+    progress: Callable[[int, int], None],
+) -> list[Example]:
+    """Sample continuations from the target and label them, group by group; finished groups of `path` are kept.
+
+    Args:
+        llm: target and draft.
+        prompts: what to continue.
+        sampling: the transform that acceptance is labelled under.
+        max_new_tokens: length of a continuation.
+        seed: of everything random.
+        path: a JSON line per example.
+        progress: told how many examples are done, and of how many.
+
+    Raises:
+        ConfigError: there is no draft model.
+    """
+    if llm.draft is None:
+        raise ConfigError("an acceptance head belongs to a draft model", hint="give one with `--draft`")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = lines[: len(lines) // GROUP * GROUP]
+    path.write_text("".join(line + "\n" for line in lines))
+    for start in range(len(lines), len(prompts), GROUP):
+        group = prompts[start : start + GROUP]
+        requests = [
+            llm.request(text, sampling, max_new_tokens=max_new_tokens, seed=seed + start + i)
+            for i, text in enumerate(group)
+        ]
+        run = llm.run(requests)
+        for _ in run:
+            pass
+        with path.open("a") as file:
+            for i, done in enumerate(run.completions()):
+                rng = np.random.default_rng([seed, start + i])
+                example = label(llm, requests[i].prompt, done.token_ids, sampling, rng)
+                file.write(json.dumps(asdict(example)) + "\n")
+        progress(min(start + GROUP, len(prompts)), len(prompts))
+    return [Example(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def mixed(example: Example, mix: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    """The text the head reads, and where it is trained.
+
+    Every position keeps the target's token with probability `mix` and takes the draft's otherwise, because at
+    inference a candidate follows other candidates, not the target's text.
+
+    Returns:
+        Ids of prompt and mixed continuation.
+        Positions in them that hold a draft token: the head must score the token it has just read.
+    """
+    keep = rng.random(len(example.target)) < mix
+    tokens = [t if k else d for t, d, k in zip(example.target, example.draft, keep, strict=True)]
+    places = [len(example.prompt) + i for i, k in enumerate(keep) if not k]
+    return [*example.prompt, *tokens], places
+
+
+def features(
+    model: LanguageModel, examples: Sequence[Example], mix: float, seed: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Hidden states and labels of one pass over the examples, freshly mixed.
+
+    Returns:
+        [M, H] float32. The draft's last hidden state at every position that carries a loss.
+        [M] float32. Its label.
+    """
+    states, labels = [], []
+    for index, example in enumerate(examples):
+        tokens, places = mixed(example, mix, np.random.default_rng([*seed, index]))
+        if places:
+            hidden = read_once(model, tokens).hidden
+            assert hidden is not None, "a draft model with hidden states"
+            states.append(hidden[0, places].float().cpu())
+            labels.append(torch.tensor([example.labels[place - len(example.prompt)] for place in places]))
+    return torch.cat(states), torch.cat(labels)

@@ -1,0 +1,1 @@
+"""One suite for every registered method: whatever is in `registry.METHODS` is proven here, without being named."""

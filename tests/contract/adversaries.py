@@ -1,0 +1,171 @@
+"""Methods for tests only: policies made to be awkward, drafters of the kinds not registered yet, and a lossy rule."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from foretoken.accept.base import AcceptanceRule, chain_law, chain_verdict, residual
+from foretoken.draft.base import Drafter
+from foretoken.length.base import LengthPolicy
+from foretoken.rng import Rng
+from foretoken.shape.base import TreeShape
+from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict
+
+
+class Policy(LengthPolicy):
+    """A policy without options."""
+
+    def __init__(self, config: LengthPolicy.Config | None = None) -> None:
+        pass
+
+
+class StopAfterZero(Policy):
+    """Stop as soon as the last token is token 0: the policy knows what was drawn, and only then decides."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+
+    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+        return drawn_token(frontier) != 0
+
+
+class Parity(Policy):
+    """Go on after even tokens at even depths, and after odd ones at odd depths."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+
+    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+        return (drawn_token(frontier) + frontier.depth) % 2 == 0
+
+
+class HiddenDigest(Policy):
+    """Stop by the drafter's hidden state (of a table model: the digest of what it read), or by a modest probability."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
+
+    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+        if frontier.hidden is None:
+            return torch.ones_like(frontier.active)
+        return (frontier.hidden[..., 1] % 2 == 0) | (frontier.prob > 0.5)
+
+
+class Moody(Policy):
+    """Change with what was accepted before and what was said: after a rejection draft one token, else two or three."""
+
+    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+        most = [1 if row.memory.get(self) else 2 + row.tokens[-1] % 2 for row in batch.rows]
+        return frontier.depth < torch.tensor(most)[:, None]
+
+    def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
+        for row, recovered in zip(batch.rows, verdict.recovered.tolist(), strict=True):
+            row.memory[self] = recovered
+
+
+def drawn_token(frontier: Frontier) -> Tensor:
+    """[B, F] int64. The leaf's token, recognised by its probability; -2 at the root."""
+    if frontier.logits is None:
+        return torch.full_like(frontier.depth, -2)
+    return (frontier.logits.softmax(-1) - frontier.prob[..., None]).abs().argmin(-1)
+
+
+class LookUp(Drafter):
+    """A chain without a model: what followed the last token when it came up before, else the token said last."""
+
+    drawn: ClassVar[Drawn] = Drawn.POINT
+    width: ClassVar[int] = 1
+
+    def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
+        trees = [_Tree(row) for row in batch.rows]
+        for depth in range(max(row.room for row in batch.rows)):
+            frontier = _frontier(trees, depth, max_nodes)
+            grow = frontier.active & length.grow(frontier, batch)
+            children = shape.children(frontier)
+            for b, tree in enumerate(trees):
+                for at, leaf in enumerate(tree.leaves()):
+                    tree.add(leaf, self._guesses(tree, leaf)[: int(children[b, at] * grow[b, at])], max_nodes)
+                tree.next_level()
+        return _draft(trees, self.drawn)
+
+    def _guesses(self, tree: _Tree, leaf: int) -> list[int]:
+        history = tree.row.tokens[:-1] + tree.path(leaf)
+        followers = [after for token, after in pairwise(history) if token == history[-1]]
+        return list(dict.fromkeys(followers[::-1] + history[::-1]))[: self.width]
+
+
+class TwoGuesses(LookUp):
+    """A tree of deterministic guesses, two below every leaf that may grow."""
+
+    max_children: ClassVar[int] = 2
+    width: ClassVar[int] = 2
+
+
+class Twins(TreeShape):
+    """Two children everywhere."""
+
+    max_children: ClassVar[int] = 2
+
+    def children(self, frontier: Frontier) -> Tensor:
+        return torch.full_like(frontier.depth, 2)
+
+
+class Lenient(AcceptanceRule):
+    """Token-by-token rejection that turns a blind eye: twice the chance to be kept. Lossy on purpose."""
+
+    lossless: ClassVar[bool] = False
+    handles: ClassVar[frozenset[Drawn]] = frozenset({Drawn.IID, Drawn.POINT})
+    max_children: ClassVar[int | None] = 1
+
+    def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
+        q = chain_law(draft, p)
+        token = draft.tokens[:, 1:, None]
+        ratio = 2 * p[:, :-1].gather(-1, token) / q[:, :-1].gather(-1, token).clamp_min(1e-300)
+        kept = rng.coin(ratio.squeeze(-1).clamp_max(1), draft.nodes[:, 1:])
+        counts = kept.cumprod(-1).sum(-1)
+        row = torch.arange(len(counts))
+        return chain_verdict(draft, counts, counts, residual(p[row, counts], q[row, counts]), rng)
+
+
+class _Tree:
+    """The tree of one row while it grows, level by level."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.tokens, self.parents = [row.tokens[-1]], [0]
+        self._level, self._end = [0], 1
+
+    def leaves(self) -> list[int]:
+        return self._level
+
+    def next_level(self) -> None:
+        self._level, self._end = list(range(self._end, len(self.tokens))), len(self.tokens)
+
+    def add(self, leaf: int, tokens: list[int], max_nodes: int) -> None:
+        tokens = [] if leaf and self.tokens[leaf] in self.row.request.stop_token_ids else tokens
+        for token in tokens[: max_nodes - len(self.tokens)]:
+            self.tokens.append(token)
+            self.parents.append(leaf)
+
+    def path(self, node: int) -> list[int]:
+        """Tokens from the root, which is the last committed token, down to the node."""
+        return [*(self.path(self.parents[node]) if node else []), self.tokens[node]]
+
+
+def _frontier(trees: list[_Tree], depth: int, max_nodes: int) -> Frontier:
+    widest = max(1, *(len(tree.leaves()) for tree in trees))
+    deep_enough = [depth < tree.row.room and len(tree.tokens) < max_nodes for tree in trees]
+    active = [
+        [more and f < len(tree.leaves()) for f in range(widest)] for tree, more in zip(trees, deep_enough, strict=True)
+    ]
+    shape = (len(trees), widest)
+    return Frontier(torch.full(shape, depth), torch.ones(shape), None, None, torch.tensor(active))
+
+
+def _draft(trees: list[_Tree], drawn: Drawn) -> Draft:
+    widest = max(len(tree.tokens) for tree in trees)
+    tokens = torch.tensor([tree.tokens + [0] * (widest - len(tree.tokens)) for tree in trees])
+    parents = torch.tensor([tree.parents + [0] * (widest - len(tree.tokens)) for tree in trees])
+    sizes = torch.tensor([len(tree.tokens) for tree in trees])
+    return Draft(tokens, parents, sizes, None, drawn, None, torch.zeros_like(sizes))

@@ -1,0 +1,129 @@
+"""All combinations of methods that fit each other, from the registry and from the adversaries of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from typing import Any
+
+import torch
+
+from foretoken.engine import Engine, check_fit
+from foretoken.errors import ConfigError
+from foretoken.models.base import LanguageModel
+from foretoken.registry import METHODS, find
+from foretoken.rng import RngFactory, SeededRng
+from foretoken.types import Drawn
+from tests.contract import adversaries
+from tests.contract.table import TableModel
+
+# Options worth a run of their own, beside the defaults that every method gets. A method need not be listed.
+OPTIONS: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("draft", "model"): [{"temperature": 2.0}],
+    ("length", "confidence"): [{"threshold": 0.7, "adaptive": True}],
+    ("length", "fixed"): [{"k": 0}, {"k": 1}],
+    ("length", "heuristic"): [{"start": 1, "most": 2}],
+}
+
+ADVERSARIES: dict[str, list[type[Any]]] = {
+    "draft": [adversaries.LookUp, adversaries.TwoGuesses],
+    "length": [adversaries.StopAfterZero, adversaries.Parity, adversaries.HiddenDigest, adversaries.Moody],
+    "shape": [adversaries.Twins],
+    "accept": [],
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One method with its options."""
+
+    type: type[Any]
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={value}" for key, value in self.options.items())
+        return self.type.__name__ + (f"({options})" if options else "")
+
+    def make(self, *args: Any) -> Any:
+        """A fresh instance."""
+        return self.type(self.type.Config(**self.options), *args)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One method per station."""
+
+    draft: Choice
+    length: Choice
+    shape: Choice
+    accept: Choice
+
+    def __str__(self) -> str:
+        return "-".join(str(choice) for choice in (self.draft, self.length, self.shape, self.accept))
+
+    def pairs(self) -> set[tuple[str, str]]:
+        """Which two choices meet in it, by name."""
+        return set(combinations((str(choice) for choice in (self.draft, self.length, self.shape, self.accept)), 2))
+
+    def engine(
+        self, target: LanguageModel, draft: LanguageModel, rng: RngFactory = SeededRng, **options: Any
+    ) -> Engine:
+        """An engine with fresh methods."""
+        drafter = self.draft.make(draft if self.draft.type.uses_model else None)
+        head = [random_head(draft)] if getattr(self.length.type, "uses_head", False) else []
+        return Engine(
+            target, drafter, self.length.make(*head), self.shape.make(), self.accept.make(), rng=rng, **options
+        )
+
+
+def random_head(draft: LanguageModel) -> Any:
+    """An untrained acceptance head of a draft: exactness must not depend on what it says."""
+    from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
+
+    size = draft.hidden_size if isinstance(draft, TableModel) else draft.model.config.hidden_size
+    torch.manual_seed(0)
+    return AcceptanceHead(HeadShape(size, depth=1)).requires_grad_(False)
+
+
+def choices(station: str) -> list[Choice]:
+    """Every registered method of a station with all its listed options, and the adversaries."""
+    registered = [
+        Choice(find(station, name), options)
+        for name in sorted(METHODS[station])
+        for options in [{}, *OPTIONS.get((station, name), [])]
+    ]
+    return registered + [Choice(type_) for type_ in ADVERSARIES[station]]
+
+
+def rules() -> list[type[Any]]:
+    """Every registered acceptance rule."""
+    return [find("accept", name) for name in sorted(METHODS["accept"])]
+
+
+def setups(**only: list[Choice]) -> Iterator[Setup]:
+    """All combinations that fit; `only` narrows a station to some choices."""
+    stations = ("draft", "length", "shape", "accept")
+    for combination in product(*(only.get(station) or choices(station) for station in stations)):
+        try:
+            check_fit(*(choice.type for choice in combination))
+        except ConfigError:
+            continue
+        yield Setup(*combination)
+
+
+def pairwise(**only: list[Choice]) -> list[Setup]:
+    """Few combinations in which any two choices that can meet do meet; for laws that need no full product."""
+    everything = {setup: setup.pairs() for setup in setups(**only)}
+    missing = set().union(*everything.values())
+    chosen = []
+    while missing:
+        best = max(everything, key=lambda setup: len(everything[setup] & missing))
+        chosen.append(best)
+        missing -= everything[best]
+    return chosen
+
+
+def draft_types(rule: type[Any]) -> list[Drawn]:
+    """What a rule claims to judge exactly, in a fixed order."""
+    return [drawn for drawn in Drawn if drawn in rule.handles]

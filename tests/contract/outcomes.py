@@ -1,0 +1,118 @@
+"""Every way the dice can fall, each with its probability.
+
+A random computation is run again and again. Every run follows a script: choices already made are repeated, the first
+new choice takes its first possible outcome and leaves a script for each of the others. When no script is left, all
+outcomes were seen, and their probabilities add up to one. Many scripts run side by side, as rows of one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Script:
+    """One way the dice fall.
+
+    Attributes:
+        prob: probability of the choices so far.
+        others: scripts of the outcomes not taken here.
+    """
+
+    def __init__(self, given: Sequence[int] = ()) -> None:
+        self._given = given
+        self._taken: list[int] = []
+        self.prob = 1.0
+        self.others: list[tuple[int, ...]] = []
+
+    def choose(self, weights: Sequence[float]) -> int:
+        """Take one of the outcomes with positive probability."""
+        step = len(self._taken)
+        if step < len(self._given):
+            chosen = self._given[step]
+        else:
+            chosen, *rest = (i for i, weight in enumerate(weights) if weight > 0)
+            self.others += [(*self._taken, other) for other in rest]
+        assert weights[chosen] > 0, "the computation did not repeat itself: it depends on more than its random numbers"
+        self._taken.append(chosen)
+        self.prob *= weights[chosen]
+        return chosen
+
+
+class EveryOutcome:
+    """An `Rng` whose numbers come from scripts. One script serves all purposes of a row.
+
+    It also checks what it is asked: coins are probabilities, and distributions are distributions.
+
+    Args:
+        script_of: script of the row at an index of the batch.
+    """
+
+    def __init__(self, script_of: Callable[[int], Script]) -> None:
+        self._script_of = script_of
+
+    def coin(self, prob: Tensor, active: Tensor) -> Tensor:
+        asked = prob.expand(active.shape)[active]
+        assert bool(((asked >= 0) & (asked <= 1)).all()), f"not probabilities: {asked}"
+        chances, wanted = prob.expand(active.shape).tolist(), active.tolist()
+        came_up = [self._flip(self._script_of(b), chances[b], wanted[b]) for b in range(len(wanted))]
+        return torch.tensor(came_up, dtype=torch.bool).reshape(active.shape)
+
+    def _flip(self, script: Script, chance: Any, wanted: Any) -> Any:
+        if isinstance(wanted, list):
+            return [self._flip(script, c, w) for c, w in zip(chance, wanted, strict=True)]
+        return script.choose([1 - chance, chance]) == 1 if wanted else False
+
+    def pick(self, probs: Tensor, active: Tensor) -> Tensor:
+        asked = probs[active]
+        assert bool((asked >= 0).all()), "a negative probability"
+        assert bool(((asked.sum(-1) - 1).abs() < 1e-6).all()), "probabilities that do not add up to one"
+        rows = zip(probs.tolist(), active.tolist(), strict=True)
+        return torch.tensor([self._draw(self._script_of(b), row) if want else 0 for b, (row, want) in enumerate(rows)])
+
+    def _draw(self, script: Script, probs: list[float]) -> int:
+        whole = sum(probs)  # off by a rounding error in float32, which production takes out as well
+        return script.choose([p / whole for p in probs])
+
+
+def every_outcome(
+    play: Callable[[list[Script]], list[T]], width: int = 256, rounding: float = 1e-9
+) -> Iterator[tuple[T, float]]:
+    """All results of a random computation.
+
+    Args:
+        play: runs the computation once per script, side by side, and returns one result each.
+        width: scripts per run.
+        rounding: how far from one the probabilities may add up to.
+
+    Yields:
+        A result and the probability of one way to get there; the same result may come again.
+    """
+    waiting: list[tuple[int, ...]] = [()]
+    total = 0.0
+    while waiting:
+        scripts = [Script(given) for given in waiting[-width:]]
+        del waiting[-width:]
+        for script, result in zip(scripts, play(scripts), strict=True):
+            total += script.prob
+            waiting += script.others
+            yield result, script.prob
+    assert abs(total - 1) < rounding, f"the outcomes add up to {total}"
+
+
+def law_of(play: Callable[[list[Script]], list[T]], width: int = 256, rounding: float = 1e-9) -> dict[T, float]:
+    """Probability of each result of a random computation."""
+    law: dict[T, float] = {}
+    for result, prob in every_outcome(play, width, rounding):
+        law[result] = law.get(result, 0.0) + prob
+    return law
+
+
+def distance(one: dict[T, float], other: dict[T, float]) -> float:
+    """Total variation distance of two laws."""
+    return sum(abs(one.get(key, 0.0) - other.get(key, 0.0)) for key in one.keys() | other.keys()) / 2

@@ -1,0 +1,299 @@
+"""The bugs: each replaces one piece of text, which must occur exactly once, in one file of the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug to plant.
+
+    Attributes:
+        name: what is wrong, in a few words.
+        file: where, below `foretoken/`.
+        old: the text as it is.
+        new: what stands there instead.
+        tests: what must notice, in the order it is run.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def apply(self, package: Path) -> str:
+        """The file's text with the bug in it.
+
+        Raises:
+            LookupError: the text to replace is not there exactly once; the package moved on, and this list must too.
+        """
+        text = (package / self.file).read_text()
+        if (found := text.count(self.old)) != 1:
+            raise LookupError(f"{self.name!r}: found {found} times in {self.file}, not once:\n{self.old}")
+        return text.replace(self.old, self.new)
+
+
+RULES = ("tests/contract/test_exact_rules.py::test_chains",)
+ENGINE = ("tests/contract/test_exact_engine.py::test_hard_worlds",)
+SAMPLING = ("tests/contract/test_exact_sampling.py::test_every_sampling_parameter_is_honoured",)
+CACHE = ("tests/contract/test_cache.py",)
+FIXTURES = ("tests/accept/test_fixtures.py::test_one_draw_is_accepted_as_often_as_the_laws_overlap",)
+EDGES = ("tests/contract/test_edges.py",)
+RNG = ("tests/contract/test_rng.py",)
+SEEDS = ("tests/contract/test_seeds.py",)
+
+MUTANTS = [
+    Mutant(
+        "the draft is processed, but its raw q is handed on",
+        "draft/model.py",
+        "laws.append(q * grow[:, None])",
+        "laws.append(scores.logits[:, -1].softmax(-1) * grow[:, None])",
+        SAMPLING,
+    ),
+    Mutant(
+        "a token of probability 0 is accepted at u = 0",
+        "rng.py",
+        "return drawn.reshape(active.shape) < prob",
+        "return drawn.reshape(active.shape) <= prob",
+        RNG,
+    ),
+    Mutant("the ratio is inverted", "accept/rejection.py", "p_token / q_token", "q_token / p_token", RULES),
+    Mutant("q is taken as 1", "accept/rejection.py", "p_token / q_token", "p_token", FIXTURES),
+    Mutant(
+        "the residual is taken one position late",
+        "accept/rejection.py",
+        "residual(p[row, counts], q[row, counts])",
+        "residual(p.roll(-1, 1)[row, counts], q.roll(-1, 1)[row, counts])",
+        RULES,
+    ),
+    Mutant(
+        "the draft takes the likeliest token, but declares it drawn",
+        "draft/model.py",
+        "token = batch.draft_rng.pick(q, grow)",
+        "token = q.argmax(-1) * grow",
+        ENGINE,
+    ),
+    Mutant(
+        "the draft drops a weak token after drawing it",
+        "draft/model.py",
+        "        used = steps <= drafted[:, None]\n",
+        "        last = torch.cat(probs, 1)[torch.arange(len(drafted)), drafted]\n"
+        "        drafted = drafted - ((drafted > 0) & (last < 0.4)).long()\n"
+        "        used = steps <= drafted[:, None]\n"
+        "        laws = [law * used[:, i + 1, None] for i, law in enumerate(laws)]\n",
+        ENGINE,
+    ),
+    Mutant(
+        "penalties ignore the drafted path",
+        "sampling.py",
+        "drafted = torch.tensor(path, dtype=torch.int64, device=logits.device)",
+        "drafted = torch.tensor(path[:0], dtype=torch.int64, device=logits.device)",
+        SAMPLING,
+    ),
+    Mutant(
+        "all rows share the first row's random numbers",
+        "rng.py",
+        "memory = self._rows[row].memory",
+        "memory = self._rows[0].memory",
+        SEEDS,
+    ),
+    Mutant(
+        "drafting and acceptance have the same random numbers",
+        "rng.py",
+        "words = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, *purpose.encode()]",
+        "words = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]",
+        RNG,
+    ),
+    Mutant(
+        "after a rejection the target is drawn from, not what is left of it",
+        "accept/rejection.py",
+        "residual(p[row, counts], q[row, counts])",
+        "p[row, counts]",
+        RULES,
+    ),
+    Mutant(
+        "a point mass is taken for half a chance",
+        "accept/base.py",
+        "draft.nodes[:, 1:, None].to(p))",
+        "0.5 * draft.nodes[:, 1:, None].to(p))",
+        RULES,
+    ),
+    Mutant(
+        "block: the joint ratio is not carried along",
+        "accept/block.py",
+        "(weight[:, i] * ratio).clamp_max(1)",
+        "ratio.clamp_max(1)",
+        RULES,
+    ),
+    Mutant(
+        "block: the residual forgets the joint ratio",
+        "accept/block.py",
+        "residual(weight[row, counts, None] * p[row, counts], q[row, counts])",
+        "residual(p[row, counts], q[row, counts])",
+        RULES,
+    ),
+    Mutant(
+        "block: the first failed test ends the chain",
+        "accept/block.py",
+        "counts = (passed * steps).amax(-1) if len(steps)",
+        "counts = passed.cumprod(-1).sum(-1) if len(steps)",
+        RULES,
+    ),
+    Mutant(
+        "greedy: every child is held against the root's best token",
+        "accept/greedy.py",
+        "(draft.tokens == best[row, node][:, None])",
+        "(draft.tokens == best[:, :1])",
+        ("tests/accept/test_verdicts.py",),
+    ),
+    Mutant(
+        "the draft's likelier tokens are drawn more often than q says",
+        "draft/model.py",
+        "token = batch.draft_rng.pick(q, grow)",
+        "token = batch.draft_rng.pick(q.square() / q.square().sum(-1, keepdim=True), grow)",
+        ENGINE,
+    ),
+    Mutant(
+        "processors do not see the drafted path",
+        "sampling.py",
+        "history = torch.tensor([row.tokens + path], device=logits.device)",
+        "history = torch.tensor([row.tokens], device=logits.device)",
+        SAMPLING,
+    ),
+    Mutant(
+        "presence and frequency count the prompt as well",
+        "sampling.py",
+        "emitted = ids[max(len(row.request.prompt) - self._read, 0) :]",
+        "emitted = ids",
+        SAMPLING,
+    ),
+    Mutant(
+        "min-p is applied before the temperature",
+        "sampling.py",
+        "logits < math.log(min_p)",
+        "logits * temperature < math.log(min_p)",
+        SAMPLING,
+    ),
+    Mutant(
+        "top-p leaves out the token that reaches it",
+        "sampling.py",
+        "kept = (ahead < top_p)",
+        "kept = (ahead + head <= top_p)",
+        SAMPLING,
+    ),
+    Mutant(
+        "the target's cache lacks the last accepted token",
+        "commit.py",
+        "batch.cache.commit(_cache_nodes(verdict.path), verdict.counts + 1)",
+        "batch.cache.commit(_cache_nodes(verdict.path), verdict.counts.clamp_min(1))",
+        CACHE,
+    ),
+    Mutant(
+        "the cache keeps the first nodes, not the accepted ones",
+        "commit.py",
+        "return torch.cat([path.new_zeros(len(path), 1), path], 1)",
+        "return torch.arange(path.shape[1] + 1).expand(len(path), -1)",
+        CACHE,
+    ),
+    Mutant(
+        "the draft's cache keeps a token it never read",
+        "draft/model.py",
+        "kept = torch.minimum(verdict.counts, (draft.sizes - 2).clamp_min(0))",
+        "kept = verdict.counts",
+        CACHE,
+    ),
+    Mutant(
+        "the draft reads again what it has read",
+        "draft/model.py",
+        "kept = torch.minimum(verdict.counts, (draft.sizes - 2).clamp_min(0))",
+        "kept = torch.zeros_like(verdict.counts)",
+        CACHE,
+    ),
+    Mutant(
+        "rows close up in another order than their caches",
+        "engine.py",
+        "            rows[to] = rows[source]\n        del rows[len(rows) - len(gone) :]\n",
+        "            pass\n        rows[:] = [row for b, row in enumerate(rows) if b not in gone]\n",
+        CACHE,
+    ),
+    Mutant(
+        "rows leave the target's cache, but not the draft's",
+        "engine.py",
+        "        self.drafter.release(gone)\n",
+        "",
+        CACHE,
+    ),
+    Mutant(
+        "a node of a tree sees its cousins",
+        "verify.py",
+        "mask[:, node] |= above",
+        "mask[:, node, : node + 1] = True",
+        CACHE,
+    ),
+    Mutant(
+        "positions in a tree follow the node's number, not its depth",
+        "verify.py",
+        "mask.sum(-1) - 1  # [B, N]",
+        "torch.arange(mask.shape[1])",
+        CACHE,
+    ),
+    Mutant(
+        "a stop token inside a draft is followed by the rest of it",
+        "commit.py",
+        "token in row.request.stop_token_ids:",
+        "(token in row.request.stop_token_ids and taken == len(tokens)):",
+        EDGES,
+    ),
+    Mutant(
+        "drafting goes on after a stop token",
+        "draft/model.py",
+        "ended.append(drawn in rows[b].request.stop_token_ids)",
+        "ended.append(False)",
+        EDGES,
+    ),
+    Mutant(
+        "a draft leaves no room for the token after it",
+        "types.py",
+        "return self.capacity - len(self.tokens) - 1",
+        "return self.capacity - len(self.tokens)",
+        EDGES,
+    ),
+    Mutant(
+        "a token cut off after a stop is not counted as cut",
+        "commit.py",
+        "row.counts.num_cut += kept <= len(path)",
+        "row.counts.num_cut += kept < len(path)",
+        EDGES,
+    ),
+    Mutant(
+        "log-probabilities come from the node of the token, not of its parent",
+        "commit.py",
+        "            [0, *path],\n",
+        "            [*path, path[-1] if path else 0],\n",
+        ("tests/contract/test_logprobs.py",),
+    ),
+    Mutant(
+        "confidence learns from tokens after the first rejection",
+        "length/confidence.py",
+        "judged = min(accepted + 1, drafted[b])",
+        "judged = drafted[b]",
+        ("tests/length/test_confidence.py",),
+    ),
+    Mutant(
+        "confidence: of equal costs the lowest threshold wins",
+        "length/confidence.py",
+        "if cost < best:",
+        "if cost <= best:",
+        ("tests/length/test_confidence.py",),
+    ),
+    Mutant(
+        "all rows share one candidate length",
+        "length/heuristic.py",
+        "lengths = [row.memory.get(self, self.config.start) for row in batch.rows]",
+        "lengths = [batch.rows[0].memory.get(self, self.config.start) for row in batch.rows]",
+        ("tests/length/test_heuristic.py",),
+    ),
+]

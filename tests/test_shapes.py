@@ -1,0 +1,191 @@
+"""The shape lines and examples in docstrings are true, on the calls of real generations."""
+
+import doctest
+import functools
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from itertools import product
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+import foretoken
+from foretoken.errors import ConfigError
+from foretoken.models.base import KVCache, LanguageModel
+from foretoken.models.cache import TensorCache
+from foretoken.models.hf import ATTENTION, HFModel, TreeMask
+from foretoken.registry import METHODS, find
+from foretoken.rng import Rng, SeededRng
+from foretoken.types import Draft, Drawn, Frontier, Sampling, Scores, Verdict
+from foretoken.verify import ancestors
+from tests import shapes
+from tests.shapes import check_instance, checked, lines
+
+PROTOCOLS = {HFModel: LanguageModel, TensorCache: KVCache, SeededRng: Rng}
+
+
+def modules() -> list[ModuleType]:
+    """Every module of the package that a generation can run through."""
+    found = (m.name for m in pkgutil.walk_packages(foretoken.__path__, "foretoken."))
+    apart = ("foretoken.cli", "foretoken.bench", "foretoken.train", "foretoken.serve", "foretoken.data")
+    return [import_module(name) for name in found if not name.startswith(apart)]
+
+
+def documented(owner: type, name: str) -> Any:
+    """What describes a method: its own docstring, or that of the class or protocol it follows."""
+    places = [*owner.__mro__, PROTOCOLS.get(owner, object)]
+    return next((vars(place)[name] for place in places if name in vars(place) and lines(vars(place)[name])), None)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Check every call of every function with a shape line; names those called, and the classes that came by."""
+    seen: set[str] = set()
+
+    def watch(function: Callable[..., Any], description: Any) -> Callable[..., Any]:
+        wrapped = checked(function, description)
+
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            seen.add(function.__qualname__)
+            return wrapped(*args, **options)
+
+        return call
+
+    def seeing(instance: Any, sizes: shapes.Sizes) -> None:
+        check_instance(instance, sizes)
+        seen.add(type(instance).__name__)
+
+    monkeypatch.setattr(shapes, "check_instance", seeing)
+    homes = [m for name, m in sys.modules.items() if name.startswith("foretoken")]
+    for module in modules():
+        for name, value in list(vars(module).items()):
+            if inspect.isfunction(value) and value.__module__ == module.__name__ and lines(value):
+                wrapper = watch(value, value)
+                for home in homes:
+                    if vars(home).get(name) is value:
+                        monkeypatch.setattr(home, name, wrapper)
+                if AttentionInterface().get(ATTENTION) is value:
+                    monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION, wrapper)
+            elif inspect.isclass(value) and value.__module__ == module.__name__:
+                for method, function in list(vars(value).items()):
+                    description = documented(value, method)
+                    if isinstance(function, property) and description:
+                        monkeypatch.setattr(value, method, property(watch(function.fget, description)))
+                    elif inspect.isfunction(function) and description:
+                        monkeypatch.setattr(value, method, watch(function, description))
+    return seen
+
+
+def test_shape_lines_hold_in_generations_with_every_method(watched: set[str]) -> None:
+    model = foretoken.load("builtin:pair", dtype="float32")
+    prompts = ["What is 2 + 3?", "Name a colour, and say why you like it."]
+    warm = Sampling(temperature=0.8, top_p=0.9, repetition_penalty=1.1)
+    for length, shape, accept in product(*(METHODS[station] for station in ("length", "shape", "accept"))):
+        try:
+            using = model.using(length=length, shape=shape, accept=accept)
+        except ConfigError:
+            continue
+        sampling = [Sampling(), Sampling() if find("accept", accept).greedy_only else warm]
+        using.generate(prompts, sampling, max_new_tokens=5, seed=1, ignore_eos=True)
+    model.using(draft="none").generate(prompts, warm, max_new_tokens=2, seed=1)
+    assert watched >= {"Draft", "Frontier", "Scores", "Verdict", "Draft.nodes", "Batch.roots"}
+    assert watched >= {"ancestors", "verify", "distribution", "warp", "chain_law", "chain_verdict", "residual"}
+    assert watched >= {"TensorCache.begin", "TensorCache.write", "TensorCache.commit", "HFModel.forward"}
+    assert watched >= {"tree_attention", "SeededRng.coin", "SeededRng.pick"}
+    for station, method in (("accept", "accept"), ("length", "grow"), ("shape", "children")):
+        for name in METHODS[station]:
+            assert f"{find(station, name).__name__}.{method}" in watched
+
+
+def test_shape_lines_hold_in_masks(watched: set[str]) -> None:
+    mask = torch.ones(2, 3, 4, dtype=torch.bool).tril(1)
+    tree = TreeMask(torch.tensor([5, 3]), torch.arange(4).expand(2, 4) + 3, mask, 9, torch.float32)
+    for window in (None, 2):
+        assert tree.additive(window, 2) is not None
+    assert "TreeMask.additive" in watched
+
+
+# The checker itself --------------------------------------------------------------------------------------------------
+
+
+def describing(docstring: str) -> Callable[..., Any]:
+    """`ancestors` with another docstring."""
+
+    def function(parents: Tensor) -> Tensor:
+        return ancestors(parents)
+
+    function.__doc__ = docstring
+    return checked(function)
+
+
+@pytest.mark.parametrize(
+    ("argument", "result"),
+    [
+        ("parents: [B, N] int64.", "[B, N, N] int64."),  # dtype
+        ("parents: [B, N] int32.", "[B, N, N] bool."),
+        ("parents: [B, N] float.", "[B, N, N] bool."),
+        ("parents: [N, B] int64.", "[B, N, N] bool."),  # axes
+        ("parents: [B, N] int64.", "[B, B, N] bool."),
+        ("parents: [B, N] int64.", "[B, N] bool."),
+        ("parents: [B, N] int64.", "[B, 1+N, N] bool."),
+        ("parents: [B, N] int64.", "[B, N+P, N-1] bool."),
+        ("parents: [B, 2*N] int64.", "[B, N, N] bool."),
+        ("parents: [..., N] int64.", "[..., N] bool."),
+        ("parents: [B, N, N, ...] int64.", "[B, N, N] bool."),
+    ],
+)
+def test_planted_mistakes_are_caught(argument: str, result: str) -> None:
+    wrong = describing(f"Args:\n    {argument} What.\n\nReturns:\n    {result} What.")
+    with pytest.raises(AssertionError, match="documented as"):
+        wrong(torch.zeros(2, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("argument", "result"),
+    [
+        ("parents: [B, N] int64.", "[B, N, N] bool."),
+        ("parents: [..., N] int64.", "[..., N, N] bool."),
+        ("parents: [B, ...] int64 or None.", "[B, ..., N] bool or float."),
+        ("parents: [B, 1+A] int64.", "[B, A+1, N] bool."),
+        ("parents: [2, N-1] int64.", "[B, N-1, N-1] bool."),
+    ],
+)
+def test_right_lines_pass(argument: str, result: str) -> None:
+    right = describing(f"Args:\n    {argument} What.\n\nReturns:\n    {result} What.")
+    assert right(torch.zeros(2, 3, dtype=torch.int64)).shape == (2, 3, 3)
+
+
+def test_mistakes_in_instances_are_caught() -> None:
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    sizes = torch.ones(2, dtype=torch.int64)
+    good = Draft(ids, ids, sizes, None, Drawn.POINT, None, sizes)
+    check_instance(good, {})
+    for bad in (
+        Draft(ids, ids, sizes.float(), None, Drawn.POINT, None, sizes),
+        Draft(ids, ids[:, :2], sizes, None, Drawn.POINT, None, sizes),
+        Draft(ids, ids, sizes, torch.zeros(2, 4, 5), Drawn.IID, None, sizes),
+        Draft(ids, ids, sizes, None, Drawn.POINT, torch.zeros(2, 3).bool(), sizes),
+        Frontier(ids, ids, None, None, ids.bool()),
+        Scores(torch.zeros(2, 3, 4, dtype=torch.bfloat16), None),
+        Verdict(ids, sizes, sizes, ids, sizes.bool()),
+    ):
+        with pytest.raises(AssertionError, match="documented as"):
+            check_instance(bad, {})
+
+
+# Examples ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if ">>>" in inspect.getsource(m)], ids=lambda m: m.__name__)
+def test_examples_in_docstrings(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
