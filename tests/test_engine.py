@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from foretoken.accept.base import AcceptanceRule
 from foretoken.accept.block import Block
@@ -21,22 +23,37 @@ from foretoken.errors import ConfigError, ForetokenError, GenerationError, Reque
 from foretoken.length.base import LengthPolicy
 from foretoken.length.confidence import Confidence
 from foretoken.length.fixed import Fixed
-from foretoken.models.hf import HFModel
+from foretoken.models.hf import ATTENTION, HFModel
 from foretoken.shape.base import TreeShape
 from foretoken.shape.chain import Chain
 from foretoken.types import Drawn, FinishReason, Origin, Request, Row, Sampling, Scores, TokenEvent
 from tests.contract.adversaries import Twins
-from tests.contract.llama import tiny_llama
 
 LETTERS = "abcdefghij."
+
+
+def tiny_llama(seed: int) -> HFModel:
+    """A random model with opinions."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(LETTERS),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+    )
+    return HFModel(AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION), 64)
+
+
 TARGET, DRAFT = tiny_llama(1), tiny_llama(2)
 PENALISED = Sampling(temperature=1.0, min_p=0.05, repetition_penalty=1.2, presence_penalty=0.5)
 MIXED = [
     Request((1, 2, 3), max_new_tokens=20, seed=1),
     Request((4, 5), Sampling(temperature=0.7, top_p=0.9), 15, seed=2),
-    Request(
-        (6, 7, 8, 9, 0), Sampling(temperature=1.0, min_p=0.05, repetition_penalty=1.2, presence_penalty=0.5), 25, seed=3
-    ),
+    Request((6, 7, 8, 9, 0), PENALISED, 25, seed=3),
     Request((1, 2, 3), Sampling(temperature=1.5, frequency_penalty=0.3), 9, seed=4),
 ]
 
@@ -45,10 +62,8 @@ def decode(ids: list[int]) -> str:
     return "".join(LETTERS[i] for i in ids)
 
 
-def engine(
-    k: int = 3, rule: type[AcceptanceRule] = Rejection, draft: HFModel = DRAFT, target: HFModel = TARGET
-) -> Engine:
-    return Engine(target, ModelDrafter(None, draft), Fixed(Fixed.Config(k)), Chain(), rule(), decode=decode)
+def engine(k: int = 3, rule: type[AcceptanceRule] = Rejection, draft: HFModel = DRAFT) -> Engine:
+    return Engine(TARGET, ModelDrafter(None, draft), Fixed(Fixed.Config(k)), Chain(), rule(), decode=decode)
 
 
 def plain() -> Engine:

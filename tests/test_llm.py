@@ -208,6 +208,14 @@ def test_pieces_add_up_to_the_text(model: LLM) -> None:
         assert [event.finish for event in events] == [None] * (len(events) - 1) + [whole.finish_reason]
 
 
+def test_rows_know_which_ids_leave_their_text_open(model: LLM) -> None:
+    (row,) = model.engine().start([model.request(QUESTION)])
+    (word,) = model.tokenizer.encode("The", raw=True)
+    for token in (word, min(model.target.stop_token_ids)):
+        row.text.push(token)
+    assert (row.text.take(), row.text.take(final=True)) == ("", "The")
+
+
 def test_closing_a_stream_cancels_and_keeps_what_was_said(model: LLM) -> None:
     whole = model.generate(QUESTION, max_new_tokens=40, seed=0)
     run = model.run([model.request(prompt, max_new_tokens=40, seed=0) for prompt in (QUESTION, PROMPTS[1])])

@@ -125,13 +125,23 @@ def test_pieces_add_up_to_the_tokenizers_own_text(tokenizer: Tokenizer) -> None:
         assert "".join(pieces_of(tokenizer, ids, draw)) == tokenizer.decode(ids) == own
 
 
+def test_ids_beyond_the_vocabulary_have_no_text(tokenizer: Tokenizer) -> None:
+    """Padded embeddings let a model say them."""
+    size = len(tokenizer.backend)
+    draw = random.Random(4)
+    ordinary = [i for i in range(size) if i not in tokenizer.open_ids]
+    for _ in range(30):
+        ids = [i for _ in range(4) for i in (draw.choice(ordinary), *[size + 1] * draw.randrange(14))]
+        assert "".join(pieces_of(tokenizer, ids, draw)) == tokenizer.decode(ids)
+
+
 @pytest.mark.parametrize("kind", [builtin, byte_level, byte_fallback], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("text", TEXTS)
 def test_no_piece_splits_a_character(kind: Any, text: str) -> None:
     tokenizer = cache(kind)()
     ids = tokenizer.backend(text, add_special_tokens=False)["input_ids"]
     for seed in range(20):
-        pieces = pieces_of(tokenizer, ids, random.Random(seed))
+        pieces = pieces_of(tokenizer, ids, random.Random(seed), ("never",) if seed % 2 else ())
         assert "".join(pieces) == text
         assert sum(piece.count(REPLACEMENT) for piece in pieces) == text.count(REPLACEMENT)
 

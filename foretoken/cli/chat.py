@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import typer
+
 from foretoken.cli.command import grouped
 from foretoken.cli.interrupt import Interrupt
 from foretoken.cli.loading import load_weights, open_llm
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions
-from foretoken.cli.output import note, one_terminal, print_json, say, write
+from foretoken.cli.output import note, one_terminal, print_json, say
 from foretoken.cli.printer import Printer
 from foretoken.cli.report import completion_json, print_stats
 from foretoken.errors import RequestError, did_you_mean
@@ -46,11 +48,14 @@ def chat(*, models: ModelOptions, sampling: SamplingOptions, output: OutputOptio
         if line == "/exit":
             return
         try:
-            conversation.turn(line)
+            cut = conversation.turn(line)
         except RequestError as error:
             if not interactive:
                 raise
             say("error", str(error), error.hint)
+        else:
+            if cut and not interactive:
+                raise typer.Exit(130)
 
 
 @dataclass
@@ -62,8 +67,11 @@ class Conversation:
     output: OutputOptions
     messages: list[dict[str, str]] = field(default_factory=list)
 
-    def turn(self, line: str) -> None:
+    def turn(self, line: str) -> bool:
         """Do what a line says: a command, or something to answer.
+
+        Returns:
+            Whether Ctrl-C ended the answer.
 
         Raises:
             RequestError: there is no such command, or the conversation has outgrown the context.
@@ -75,9 +83,10 @@ class Conversation:
         elif line.startswith("/"):
             raise RequestError(f"unknown command `{line}`", hint=did_you_mean(line, COMMANDS))
         elif line:
-            self._answer(line)
+            return self._answer(line)
+        return False
 
-    def _answer(self, line: str) -> None:
+    def _answer(self, line: str) -> bool:
         asked = [*self.messages, {"role": "user", "content": line}]
         try:
             request = self.sampling.request(self.llm, asked)
@@ -97,6 +106,7 @@ class Conversation:
         if interrupt.asked and not self.output.quiet:
             note("answer ended early")
         self.messages = [*asked, {"role": "assistant", "content": completion.text}]
+        return interrupt.asked
 
 
 def _lines(interactive: bool) -> Iterator[str]:
@@ -110,7 +120,7 @@ def _lines(interactive: bool) -> Iterator[str]:
         try:
             yield _ask()
         except EOFError:
-            write("\n")
+            note("")  # behind the question mark, and never into the answers
             return
         except KeyboardInterrupt:
             note("\n/exit or Ctrl-D leaves")

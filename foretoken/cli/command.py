@@ -116,7 +116,8 @@ def usage_error(error: Any, command: Any, ctx: Any, args: list[str]) -> ConfigEr
         return ConfigError(f"unknown option `{word}`", hint=hint)
     message = error.format_message().rstrip(".")
     if extra := EXTRA.search(message):
-        hint = "put the prompt in quotes" if takes_prompt else help_hint
+        quotes = "options go before `--`" if "--" in args else "put the prompt in quotes"
+        hint = quotes if takes_prompt else help_hint
         return ConfigError(f"unexpected argument `{extra[1]}`", hint=hint)
     names = list(getattr(getattr(error, "param", None), "opts", []))
     words = next((words for name, words in TYPES.items() if f"valid {name}" in message), None)

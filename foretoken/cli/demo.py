@@ -73,7 +73,7 @@ def demo(
         if not quiet:
             note("interrupted")
         raise typer.Exit(130)
-    if any(one.difference for one in done) and models.dtype == "float32" and lossless(llm):
+    if any(one.difference for one in done) and _dtype(llm) == "float32" and lossless(llm):
         say("error", "the texts differ, which float32 and a lossless rule rule out", "please report it, with --json")
         raise typer.Exit(DIFFERENT)
 
@@ -113,9 +113,13 @@ def _introduce(llm: LLM) -> None:
         console.print(Text(f"draft   {llm.draft.location}, {_size(draft)} parameters", "dim"))
     used = [f"{station} {llm.methods[station].name}" for station in ("draft", "length", "shape", "accept")]
     console.print(Text(f"using   {', '.join(used)}", "dim"))
-    dtype = str(target.model.dtype).removeprefix("torch.")
-    console.print(Text(f"        {dtype} on {target.device}, threads: {hardware()['threads']}", "dim"))
+    console.print(Text(f"        {_dtype(llm)} on {target.device}, threads: {hardware()['threads']}", "dim"))
     console.print(Text.assemble(("marks   ", "dim"), legend()))
+
+
+def _dtype(llm: LLM) -> str:
+    """What the target computes in, whether or not it was asked for."""
+    return str(llm.models[0].model.dtype).removeprefix("torch.")
 
 
 def _size(model: HFModel) -> str:
@@ -157,7 +161,12 @@ def _conclude(sources: list[Source], done: list[Comparison]) -> None:
     same = sum(one.difference is None for one in done)
     table.add_row()
     table.add_row("all", *_speeds(total_stats(done)), f"{same} of {len(done)} the same", style="bold")
-    stdout().print("", table, sep="\n")
+    console = stdout()
+    console.print("", table, sep="\n")
+    for source, one in zip(sources, done, strict=False):
+        if one.difference:
+            gap = f"{one.difference.top2_logit_gap:.2g}"
+            console.print(f"\n{source.id}: where the texts part, the target's two best logits are {gap} apart")
 
 
 def _speeds(stats: tuple[Stats, Stats]) -> list[str]:
@@ -167,9 +176,7 @@ def _speeds(stats: tuple[Stats, Stats]) -> list[str]:
 
 
 def _verdict(one: Comparison) -> str:
-    if one.difference is None:
-        return "the same"
-    return f"differs at token {one.difference.index} (logit gap {one.difference.top2_logit_gap:.2g})"
+    return f"differs at {one.difference.index}" if one.difference else "the same"
 
 
 def _json(llm: LLM, request: Request, sources: list[Source], done: list[Comparison]) -> dict[str, Any]:

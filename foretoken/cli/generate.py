@@ -64,7 +64,9 @@ def generate(
         "`--stream` and `--prompts` cannot be combined",
         "answers of a batch come at the same time, and are shown one after the other",
     )
-    _refuse(limit is not None and prompts is None, "`--limit` without `--prompts` means nothing", "add `--prompts FILE`")
+    _refuse(
+        limit is not None and prompts is None, "`--limit` without `--prompts` means nothing", "add `--prompts FILE`"
+    )
     _refuse(logprobs is not None and not output.json, "`--logprobs` without `--json` means nothing", "add `--json`")
     sources = from_words(prompt) if prompts is None else from_file(prompts, limit)
     llm = open_llm(models, output)

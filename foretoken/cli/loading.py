@@ -29,7 +29,9 @@ def open_llm(models: ModelOptions, output: OutputOptions) -> LLM:
     with progress(f"opening {models.target}", output.quiet):
         _hush(output)
         from foretoken.llm import load
+        from foretoken.models.source import pick_device, pick_dtype
 
+        pick_dtype(models.dtype, pick_device(models.device))
         llm = load(
             models.target,
             models.draft,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from foretoken import __version__
-from foretoken.cli import bench, chat, demo, generate, methods
+from foretoken.cli import bench, chat, demo, generate, methods, train
 from foretoken.cli.command import Command, UsageError, usage_error
 from foretoken.cli.help import Help, epilog
 from foretoken.cli.output import say
@@ -23,6 +24,8 @@ class Group(Help, TyperGroup):
     """The commands; turns whatever they raise into an error message and an exit code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not self.invoke_without_command:
+            raise ConfigError(f"`{ctx.command_path}` needs a command", hint=did_you_mean("", self.commands))
         try:
             return super().parse_args(ctx, args)
         except UsageError as error:
@@ -36,7 +39,7 @@ class Group(Help, TyperGroup):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         words = list(sys.argv[1:] if args is None else args)
         try:
-            code = super().main(words, *rest, **{**extra, "standalone_mode": False})
+            code = super().main(words, *rest, **{"prog_name": "foretoken", **extra, "standalone_mode": False})
         except (typer.Abort, KeyboardInterrupt):
             code = 130
         except Exception as error:
@@ -84,10 +87,14 @@ app.command(cls=Command, epilog=epilog(chat.EXAMPLES))(chat.chat)
 app.command(cls=Command, epilog=epilog(demo.EXAMPLES))(demo.demo)
 app.command(cls=Command, epilog=epilog(bench.EXAMPLES))(bench.bench)
 app.command(cls=Command, epilog=epilog(methods.EXAMPLES))(methods.methods)
+training = typer.Typer(cls=Group, rich_markup_mode=None, help="Train what has to be trained before it helps.")
+training.command("acceptance-head", cls=Command, epilog=epilog(train.HEAD_EXAMPLES))(train.acceptance_head)
+app.add_typer(training, name="train", epilog=epilog(train.HEAD_EXAMPLES))
 
 
 def main() -> None:
     """Run the command line."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - it is closed for `<&-` and under some services
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to stop

@@ -40,14 +40,12 @@ class TensorCache:
             T, the number of slots that attention must look at.
             [B, P+N] int64. Positions of the pending entries and the new ones.
         """
-        new = positions.shape[1]
-        longest = int(self.lengths.max())
-        ragged = int(self.lengths.min()) != longest
-        self._start = longest + self.pending
+        new, lengths = positions.shape[1], self.lengths.tolist()
+        self._start = max(lengths) + self.pending
         self._end = self._start + new
         self._positions = torch.cat([self._positions[:, : self.pending], positions], 1) if self.pending else positions
         self._slots = None
-        if ragged:
+        if min(lengths) != max(lengths):
             slots = self.lengths[:, None] + self.pending + torch.arange(new)  # [B, N]
             rows = torch.arange(len(slots))[:, None]
             self._slots = rows.to(positions.device), slots.to(positions.device)

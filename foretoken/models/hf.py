@@ -43,7 +43,7 @@ class TreeMask:
 
     def __init__(self, lengths: Tensor, positions: Tensor, mask: Tensor, total: int, dtype: torch.dtype) -> None:
         self._lengths, self._positions, self._mask, self._total, self._dtype = lengths, positions, mask, total, dtype
-        self._ragged = int(lengths.min()) + mask.shape[2] != total
+        self._ragged = min(lengths.tolist()) + mask.shape[2] != total
         self._built: dict[tuple[int | None, int], Tensor | None] = {}
         self.windows: set[int] = set()
 
@@ -190,6 +190,7 @@ class HFModel:
         self.model = model.eval()
         self.max_length = max_length
         self.device = model.device
+        self._dtype = model.dtype  # looking it up walks over the parameters
         self._head = model.get_output_embeddings()
         if self._head is None:
             raise ModelError(f"{type(model).__name__} has no output embedding", hint="use a causal language model")
@@ -217,7 +218,7 @@ class HFModel:
         assert isinstance(cache, TensorCache)
         positions = positions.to(self.device)
         total, known = cache.begin(positions)
-        tree = TreeMask(cache.lengths, known, mask, total, self.model.dtype)
+        tree = TreeMask(cache.lengths, known, mask, total, self._dtype)
         tokens = tokens.to(self.device)
         heard: list[Tensor] = []
         hook = self._head.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
@@ -233,11 +234,15 @@ class HFModel:
         finally:
             hook.remove()
         cache.end()
-        # Some models score every token whatever `logits_to_keep` says.
-        logits = out.logits[:, -last:, : self.vocab_size].float()
+        logits, hidden = out.logits, heard[-1] if heard else None
+        if last:  # some models score every token whatever `logits_to_keep` says
+            logits, hidden = logits[:, -last:], None if hidden is None else hidden[:, -last:]
+        if logits.shape[-1] > self.vocab_size:
+            logits = logits[..., : self.vocab_size]
+        logits = logits.float()
         if logits.shape[-1] < self.vocab_size:
             logits = pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
-        return Scores(logits, heard[-1][:, -last:] if heard else None), tree
+        return Scores(logits, hidden), tree
 
 
 def adapt(model: PreTrainedModel, max_length: int, vocab_size: int | None = None) -> HFModel:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,9 +100,10 @@ def train(
         raise ConfigError("an acceptance head belongs to a draft model", hint="give one with `--draft`")
     if len(prompts) < FEWEST_PROMPTS:
         raise ConfigError(f"{len(prompts)} prompts are too few to train on", hint=f"give at least {FEWEST_PROMPTS}")
-    _claim(
-        work, {"target": llm.target.fingerprint, "draft": llm.draft.fingerprint, **asdict(recipe), "prompts": prompts}
-    )
+    prompts = list(prompts)
+    random.Random(recipe.seed).shuffle(prompts)  # files follow one another, and the parts must be alike
+    models = {"target": llm.target.fingerprint, "draft": llm.draft.fingerprint}
+    _claim(work, {**models, **asdict(recipe), "prompts": prompts})
     examples = collect(
         llm,
         prompts,

@@ -51,7 +51,8 @@ SAMPLINGS = {
     "everything": Sampling(1.3, 0.4, 0.3, {1: 0.5}, (no_repeats, favour_last), 0.8, 3, 0.95, 0.02),
 }
 FIXED, CHAIN = Choice(find("length", "fixed"), {"k": 2}), Choice(find("shape", "chain"))
-DRAFTS = [Choice(find("draft", "model")), Choice(find("draft", "model"), {"temperature": 0.5}), Choice(LookUp)]
+DRAFTS = [Choice(find("draft", "model")), Choice(LookUp)]
+OWN_TEMPERATURE = [Choice(find("draft", "model"), {"temperature": warmth}) for warmth in (0.0, 0.5)]
 LOSSLESS = [Choice(find("accept", name)) for name in sorted(METHODS["accept"]) if find("accept", name).lossless]
 SETUPS = list(setups(draft=DRAFTS, length=[FIXED], shape=[CHAIN], accept=LOSSLESS))
 TARGET = random_table(11, 3)
@@ -67,6 +68,15 @@ def request(setup: Setup, sampling: Sampling) -> Request:
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("setup", SETUPS, ids=str)
 def test_every_sampling_parameter_is_honoured(setup: Setup, sampling: str) -> None:
+    asked = request(setup, SAMPLINGS[sampling])
+    law = engine_law(setup, TableModel(TARGET), TableModel(DRAFT), asked)
+    assert distance(law, exact_law(TARGET, asked)) < 1e-9
+
+
+@pytest.mark.parametrize("sampling", ["plain", "all three", "everything"])
+@pytest.mark.parametrize("setup", list(setups(draft=OWN_TEMPERATURE, length=[FIXED], accept=LOSSLESS)), ids=str)
+def test_a_draft_with_a_temperature_of_its_own(setup: Setup, sampling: str) -> None:
+    """The draft is drawn from another law than the request's, and says so: nothing changes but the speed."""
     asked = request(setup, SAMPLINGS[sampling])
     law = engine_law(setup, TableModel(TARGET), TableModel(DRAFT), asked)
     assert distance(law, exact_law(TARGET, asked)) < 1e-9

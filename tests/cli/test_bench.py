@@ -1,0 +1,39 @@
+"""`foretoken bench`, as a command: streams, JSON, exit codes."""
+
+from __future__ import annotations
+
+import pytest
+
+import foretoken
+from tests.cli.conftest import Run
+
+SMALL = ("--max-new-tokens", "8", "--dtype", "float32", "--methods", "fixed:2,confidence")
+ROWS = '{"prompt": "Name three colours."}\n{"prompt": "Can a fish fly?"}\n{"prompt": "Hi"}\n'
+
+
+def test_json_holds_every_method_and_sample(run: Run) -> None:
+    result = run("bench", *SMALL, "--prompts", "-", "--limit", "2", "--json", "--check", stdin=ROWS)
+    record = result.record
+    assert (result.code, result.err) == (0, "")
+    assert (record["schema"], record["version"]) == ("foretoken.bench/1", foretoken.__version__)
+    assert [row["method"] for row in record["methods"]] == ["plain", "fixed:2", "confidence"]
+    assert record["methods"][0]["speed_up"] == pytest.approx(1)
+    assert [row["num_differing"] for row in record["methods"]] == [0, 0, 0]
+    assert len(record["samples"]) == 3 * 2
+    assert {"config", "hardware", "lossless"} <= set(record)
+
+
+def test_the_table_goes_to_stdout(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    result = run("bench", *SMALL, "--limit", "1")
+    assert (result.code, result.err) == (0, "")
+    for words in ("plain", "fixed:2", "confidence", "tokens/s"):
+        assert words in result.out
+
+
+def test_check_finds_a_text_that_differs(run: Run, stand_ins: None) -> None:
+    result = run("bench", *SMALL, "--limit", "2", "--accept", "liar", "--check", "--json")
+    assert result.code == 3
+    assert any(row["num_differing"] for row in result.record["methods"])
+    assert result.err.startswith("error: texts differ from plain decoding: fixed:2")
+    assert "\n\nhint: " in result.err
