@@ -1,9 +1,13 @@
 """Lossless speculative decoding: the target model's own output, sooner."""
 
-from foretoken.errors import ConfigError, ForetokenError, GenerationError, ModelError, RequestError
-from foretoken.llm import LLM, Completion, Run, load
-from foretoken.metrics import Stats
-from foretoken.types import FinishReason, Logprob, Origin, Request, Sampling, TokenEvent
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foretoken.errors import ConfigError, ForetokenError, GenerationError, ModelError, RequestError
+    from foretoken.llm import LLM, Completion, Run, load
+    from foretoken.metrics import Stats
+    from foretoken.types import FinishReason, Logprob, Origin, Request, Sampling, TokenEvent
 
 __all__ = [
     "LLM",
@@ -25,3 +29,19 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+HOMES = ("errors", "types", "metrics", "llm")
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on use, so that a command line that only reports a mistake need not wait for torch."""
+    if name in __all__:
+        for home in HOMES:
+            module = import_module(f"foretoken.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module `foretoken` has no attribute `{name}`")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

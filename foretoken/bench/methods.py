@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import re
 
+from foretoken.config import Method
 from foretoken.errors import ConfigError
 from foretoken.llm import LLM
 
 PLAIN = "plain"
 
 
-def variants(llm: LLM, specs: str) -> dict[str, LLM]:
-    """Models to compare, by name, sharing their weights.
+def names(specs: str) -> list[str]:
+    """Length policies to compare with plain decoding; needs no model.
 
     Args:
-        llm: a loaded model with its draft.
-        specs: comma-separated length policies; `name:value` sets the first option, `name:1..4` gives one variant per
-            value, and `plain` is plain decoding, which is always included and comes first.
+        specs: comma-separated; `name:value` sets the first option, `name:1..4` gives one variant per value, and `plain`
+            is plain decoding, which always takes part.
 
     Raises:
-        ConfigError: a name or value that does not exist, or nothing to draft with.
+        ConfigError: a name or value that does not exist, or nothing to compare.
     """
-    names = [name for spec in specs.split(",") if spec.strip() for name in _expand(spec.strip())]
-    if not names:
+    found = [name for spec in specs.split(",") if spec.strip() for name in _expand(spec.strip())]
+    if not found:
         raise ConfigError("no methods to compare", hint="for example `--methods plain,fixed:1..4,confidence`")
-    if not llm.methods["draft"].type.uses_model and any(name != PLAIN for name in names):
+    drafting = [name for name in dict.fromkeys(found) if name != PLAIN]
+    for name in drafting:
+        Method.parse("length", name).config()
+    return drafting
+
+
+def variants(llm: LLM, drafting: list[str]) -> dict[str, LLM]:
+    """Models to compare, by name, plain decoding first; loads the weights, which they share.
+
+    Raises:
+        ConfigError: there is nothing to draft with.
+    """
+    if llm.draft is None and drafting:
         raise ConfigError("there is no draft model to compare length policies with", hint="give one with `--draft`")
-    chosen = {PLAIN: llm.using(draft="none")}
-    for name in names:
-        if name != PLAIN:
-            chosen[name] = llm.using(length=name)
-    return chosen
+    return {PLAIN: llm.using(draft="none"), **{name: llm.using(length=name) for name in drafting}}
 
 
 def _expand(spec: str) -> list[str]:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from foretoken.cli.command import grouped
 from foretoken.cli.hardware import hardware
-from foretoken.cli.loading import config_json, load_weights, lossless, open_llm
+from foretoken.cli.loading import config_json, lossless, open_llm
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions
 from foretoken.cli.output import note, print_json, progress, say, stdout
 from foretoken.cli.prompts import from_file
@@ -51,22 +51,26 @@ def bench(
 ) -> None:
     """Compare length policies with plain decoding, prompt by prompt in turn, at batch 1.
 
-    Speed is that of decoding: prefill is timed apart, warm-up left out. A speed-up is the ratio of two sums in one run.
+    Speed is that of decoding: prefill is timed apart, warm-up left out. On a busy machine trust the median over prompts
+    more than the ratio of sums, in which one hiccup weighs as much as it lasted.
     """
     if repeat < 1:
         raise ConfigError(f"option `--repeat` cannot be {repeat}", hint="each prompt is answered at least once")
     if check and sampling.temperature != 0:
         raise ConfigError("`--check` compares texts, which sampling makes differ", hint="use `--temperature 0`")
     output = OutputOptions(json=json, quiet=quiet, debug=debug)
-    sources = from_file(prompts or str(PROMPTS), limit)
-    llm = open_llm(models, output)
-    requests = [sampling.request(llm, source.text) for source in sources]
-    from foretoken.bench.methods import variants
+    from foretoken.bench.methods import names, variants
     from foretoken.bench.report import summarise, to_csv
     from foretoken.bench.run import interleave
 
-    chosen = variants(llm, methods)
-    load_weights(llm, output)
+    drafting = names(methods)
+    if csv:
+        _reserve(Path(csv))
+    sources = from_file(prompts or str(PROMPTS), limit)
+    llm = open_llm(models, output)
+    requests = [sampling.request(llm, source.text) for source in sources]
+    with progress(f"loading {llm.target.location}", quiet):
+        chosen = variants(llm, drafting)
     with progress("warming up", quiet) as update:
         samples = list(interleave(chosen, requests, repeat, lambda done, of: update(f"{done} of {of} answers")))
     rows = summarise(samples)
@@ -86,25 +90,32 @@ def bench(
         note(f"some texts differ from plain decoding: {', '.join(differing)}")
 
 
+def _reserve(path: Path) -> None:
+    """Find out now, not after the run, whether the file can be written."""
+    try:
+        path.touch()
+    except OSError as error:
+        raise ConfigError(f"cannot write `{path}`: {error.strerror}", hint="name a file in a folder you own") from error
+
+
 def _show(rows: Sequence[dict[str, Any]], count: int) -> None:
     """The table people read."""
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    table.add_column("\nmethod")
-    heads = ("tokens/s", "times as fast\n(sums)", "by prompt\nmedian", "quartiles", "tokens per\ntarget forward")
-    for head in (*heads, "accepted\nof tested", "discarded\nper token"):
-        table.add_column(head if "\n" in head else f"\n{head}", justify="right")
-    best = max(row["speed_up"] for row in rows)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("\nmethod", no_wrap=True)
+    heads = ("\ntokens/s", "speed-up\nof sums", "by prompt: median\n(quartiles)", "tokens per\nforward")
+    for head in (*heads, "accepted", "discarded\nper token"):
+        table.add_column(head, justify="right", no_wrap=True)
+    best = max(row["speed_up_median"] for row in rows)
     for row in rows:
         table.add_row(
             row["method"],
             f"{row['tokens_per_s']:.1f}",
             f"{row['speed_up']:.2f}",
-            f"{row['speed_up_median']:.2f}",
-            f"{row['speed_up_low']:.2f}-{row['speed_up_high']:.2f}",
+            f"{row['speed_up_median']:.2f} ({row['speed_up_low']:.2f}-{row['speed_up_high']:.2f})",
             f"{row['block_efficiency']:.2f}",
             f"{row['acceptance_rate']:.0%}" if row["num_tested"] else "",
             f"{row['discard_rate']:.2f}" if row["num_drafted"] else "",
-            style="bold" if row["speed_up"] == best else "",
+            style="bold" if row["speed_up_median"] == best else "",
         )
     console = stdout()
     console.print(table)

@@ -139,12 +139,11 @@ def tree_attention(
         weights = folded @ key.transpose(-1, -2) * (scaling if scaling is not None else dim**-0.5)
         if softcap is not None:
             weights = torch.tanh(weights / softcap) * softcap
-        if mask is not None:
-            weights = weights + mask
+        weights = weights.float() if mask is None else weights.float() + mask
         if s_aux is not None:
-            sink = s_aux.to(weights.dtype).reshape(1, key_heads, groups, 1).expand(rows, -1, -1, new)
+            sink = s_aux.float().reshape(1, key_heads, groups, 1).expand(rows, -1, -1, new)
             weights = torch.cat([weights, sink.reshape(rows, key_heads, groups * new, 1)], -1)
-        out = weights.float().softmax(-1)[..., : key.shape[2]].to(value.dtype) @ value
+        out = weights.softmax(-1)[..., : key.shape[2]].to(value.dtype) @ value
     return out.reshape(rows, heads, new, value.shape[-1]).transpose(1, 2).contiguous(), None
 
 
@@ -208,10 +207,10 @@ class HFModel:
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
-        return self.read(tokens, positions, mask, cache, last)[0]
+        return self._read(tokens, positions, mask, cache, last)[0]
 
     @torch.no_grad()
-    def read(
+    def _read(
         self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0
     ) -> tuple[Scores, TreeMask]:
         """As `forward`, and what the layers asked of the mask."""
@@ -304,13 +303,13 @@ def _follows(adapted: HFModel, tokens: Tensor, expected: Tensor) -> bool:
     mask = torch.ones(1, 6, 6, dtype=torch.bool).tril()
     mask[:, 4:, 2:4] = False
     read = torch.cat([tokens[:, :2], wrong[:, :2], tokens[:, 2:4]], 1)
-    first, tree = adapted.read(read, torch.tensor([[0, 1, 2, 3, 2, 3]]), mask, cache)
+    first, tree = adapted._read(read, torch.tensor([[0, 1, 2, 3, 2, 3]]), mask, cache)
     cache.commit(torch.tensor([[0, 1, 4, 5]]), torch.tensor([4]))
     # One more wrong token, and the rest.
     mask = torch.ones(1, 5, 5, dtype=torch.bool).tril()
     mask[:, 1:, 0] = False
     read = torch.cat([wrong[:, 2:3], tokens[:, 4:]], 1)
-    second, _ = adapted.read(read, torch.tensor([[4, 4, 5, 6, 7]]), mask, cache)
+    second, _ = adapted._read(read, torch.tensor([[4, 4, 5, 6, 7]]), mask, cache)
     found = torch.cat([first.logits[:, 4:], second.logits[:, 1:]], 1)
     width = min(found.shape[-1], expected.shape[-1])
     found, expected = found[..., :width], expected[:, 2:, :width]

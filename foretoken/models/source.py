@@ -73,7 +73,10 @@ class Checkpoint:
         except Exception as error:  # the library raises many kinds here
             what, hint = f"cannot read the configuration of {self}: {_first_line(error)}", UNKNOWN
             if "trust_remote_code" in str(error):
-                what, hint = f"{self} comes with Python code of its own", "`--trust-remote-code` runs it"
+                what, hint = (
+                    f"{self} comes with Python code of its own",
+                    "add `--trust-remote-code` if you trust its author",
+                )
             raise ModelError(what, hint=hint) from error
 
     @cached_property
@@ -206,11 +209,11 @@ def _check_complete(checkpoint: Checkpoint, model: PreTrainedModel, report: dict
     parts = {re.sub(r"\.\d+", "", name) for name, _ in model.named_modules()}
     # What is left over for other parts (a vision tower, a value head) changes nothing.
     left = sorted(key for key in report["unexpected_keys"] if re.sub(r"\.\d+", "", key).rpartition(".")[0] in parts)
-    for keys, what in ((sorted(report["missing_keys"]), "lack"), (left, "bring, without a place for it,")):
+    for what, keys in (("missing", sorted(report["missing_keys"])), ("left over", left)):
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise ModelError(
-                f"the weights of {checkpoint} do not fit its config.json: they {what} `{keys[0]}`{more}",
+                f"the weights of {checkpoint} do not fit its config.json; {what}: `{keys[0]}`{more}",
                 hint="download both again from the same place",
             )
 

@@ -30,6 +30,7 @@ WARM_UP = 0.03  # share of the training spent raising the learning rate
 FEWEST_PROMPTS = 30
 
 Progress = Callable[[str, int, int], None]
+Part = tuple[Tensor, Tensor]  # [M, H] states and [M] labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +120,18 @@ def train(
     dev = features(draft, examples[:tenth], recipe.mix, [recipe.seed, 1])
     test = features(draft, examples[tenth : 2 * tenth], recipe.mix, [recipe.seed, 2])
     head = fit(draft, llm.draft.fingerprint, examples[2 * tenth :], dev, recipe, work, progress)
-    before = unweighted(head(test[0]), recipe.reject_weight)
+    facts = {"target": llm.target.fingerprint, "recipe": asdict(recipe), "num_examples": len(examples)}
+    head.card |= facts | {"num_tokens": sum(len(example.target) for example in examples)}
+    _judge(head, dev, test, recipe.reject_weight)
+    return head
+
+
+def _judge(head: AcceptanceHead, dev: Part, test: Part, reject_weight: float) -> None:
+    """Calibrate on `dev`, and write into the card what the head is worth on `test`, before and after."""
+    before = unweighted(head(test[0]), reject_weight)
     calibrate(head, *dev)
     after = head(test[0])
     head.card |= {
-        "target": llm.target.fingerprint,
-        "recipe": asdict(recipe),
-        "num_examples": len(examples),
-        "num_tokens": sum(len(example.target) for example in examples),
         "acceptance_rate": float(test[1].mean()),
         "divergence": divergence(after, test[1]),
         "divergence_of_mean": divergence(torch.full_like(after, float(dev[1].mean())), test[1]),
@@ -135,14 +140,13 @@ def train(
         "reliability_before": reliability(before, test[1]),
         "reliability": reliability(after, test[1]),
     }
-    return head
 
 
 def fit(
     draft: LanguageModel,
     fingerprint: str,
     examples: Sequence[Example],
-    dev: tuple[Tensor, Tensor],
+    dev: Part,
     recipe: Recipe,
     work: Path,
     progress: Progress,
@@ -182,9 +186,7 @@ def fit(
     return head.eval().requires_grad_(False)
 
 
-def _one_pass(
-    head: AcceptanceHead, optimizer: torch.optim.Optimizer, data: tuple[Tensor, Tensor], recipe: Recipe, epoch: int
-) -> None:
+def _one_pass(head: AcceptanceHead, optimizer: torch.optim.Optimizer, data: Part, recipe: Recipe, epoch: int) -> None:
     """One epoch over [M, H] states and [M] labels in shuffled batches."""
     states, labels = data
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(recipe.seed * 1000 + epoch))

@@ -137,7 +137,7 @@ def test_it_learns_from_tokens_up_to_the_first_rejection_only() -> None:
     policy.observe(rows, *finished([4], [1], probs))
     threshold, samples = rows.rows[0].memory[policy]
     assert samples == [(0.9, True), (0.3, False)]
-    assert threshold == 0.4
+    assert threshold == Confidence.Config().threshold
     policy.observe(rows, *finished([4], [4], probs))
     threshold, samples = rows.rows[0].memory[policy]
     assert samples == [(0.9, True), (0.3, False), (0.9, True), (0.3, True), (0.8, True), (0.7, True)]
@@ -145,7 +145,7 @@ def test_it_learns_from_tokens_up_to_the_first_rejection_only() -> None:
 
 
 def test_every_row_adapts_by_itself() -> None:
-    policy, rows = Confidence(Confidence.Config(adaptive=True)), batch(3)
+    policy, rows = Confidence(Confidence.Config(threshold=0.4, adaptive=True)), batch(3)
     probs = torch.tensor([[1.0, 0.9, 0.8, 0.5]] * 3, dtype=torch.float64)
     for _ in range(3):
         policy.observe(rows, *finished([3, 3, 0], [2, 0, 0], probs))

@@ -53,8 +53,8 @@ BREAK: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     ),
     "positions": lambda patch: patch.setattr(
         hf.HFModel,
-        "read",
-        lambda self, tokens, positions, *rest, read=hf.HFModel.read: read(self, tokens, positions.clamp_min(2), *rest),
+        "_read",
+        lambda self, tokens, positions, *rest, read=hf.HFModel._read: read(self, tokens, positions.clamp_min(2), *rest),
     ),
     "commit": lambda patch: patch.setattr(
         hf.TensorCache,
@@ -97,7 +97,7 @@ def test_memory_running_out_is_not_mistaken_for_a_misfit(monkeypatch: pytest.Mon
     def exhausted(*_: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(HFModel, "read", exhausted)
+    monkeypatch.setattr(HFModel, "_read", exhausted)
     with pytest.raises(torch.OutOfMemoryError):
         adapt(llama(), MAX_LENGTH)
 

@@ -137,9 +137,9 @@ def test_a_spoiled_folder_is_found_before_weights_load(what: str, folder: Path) 
 
 # Weights and config.json that do not belong together -> changed settings, what the error says.
 MISFITS: dict[str, tuple[dict[str, Any], str]] = {
-    "weights missing": ({"num_hidden_layers": 3}, "they lack `model.layers.2."),
-    "layers left over": ({"num_hidden_layers": 1}, "without a place for it, `model.layers.1."),
-    "biases left over": ({"attention_bias": False}, "without a place for it, `model.layers.0.self_attn.k_proj.bias`"),
+    "weights missing": ({"num_hidden_layers": 3}, "missing: `model.layers.2."),
+    "layers left over": ({"num_hidden_layers": 1}, "left over: `model.layers.1."),
+    "biases left over": ({"attention_bias": False}, "left over: `model.layers.0.self_attn.k_proj.bias`"),
     "other shapes": ({"intermediate_size": 40}, "cannot load target"),
 }
 
