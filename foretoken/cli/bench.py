@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ EXAMPLES = (
     "foretoken bench --prompts gsm8k.jsonl --limit 20 --max-new-tokens 128 --dtype float32 --json",
 )
 DIFFERENT = 3  # exit code
+FORMATS = (".svg", ".png")
 
 
 @grouped
@@ -43,6 +45,7 @@ def bench(
         bool, typer.Option("--check", help="Exit with 3 if a text differs from plain decoding; needs temperature 0.")
     ] = False,
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write the table as CSV, too.")] = None,
+    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the speed-ups (.svg or .png), too.")] = None,
     models: ModelOptions,
     sampling: SamplingOptions,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, every sample included.")] = False,
@@ -60,12 +63,15 @@ def bench(
         raise ConfigError("`--check` compares texts, which sampling makes differ", hint="use `--temperature 0`")
     output = OutputOptions(json=json, quiet=quiet, debug=debug)
     from foretoken.bench.methods import names, variants
+    from foretoken.bench.plot import plot_speed_ups
     from foretoken.bench.report import summarise, to_csv
     from foretoken.bench.run import interleave
 
     drafting = names(methods)
-    if csv:
-        _reserve(Path(csv))
+    if plot and Path(plot).suffix not in FORMATS:
+        raise ConfigError(f"cannot draw to `{plot}`", hint=f"name a file that ends in {' or '.join(FORMATS)}")
+    for file in filter(None, (csv, plot)):
+        _reserve(Path(file))
     sources = from_file(prompts or str(PROMPTS), limit)
     llm = open_llm(models, output)
     requests = [sampling.request(llm, source.text) for source in sources]
@@ -76,6 +82,8 @@ def bench(
     rows = summarise(samples)
     if csv:
         Path(csv).write_text(to_csv(rows), encoding="utf-8")
+    if plot:
+        plot_speed_ups(rows, _caption(config_json(llm, requests[0]), len(sources)), Path(plot))
     if json:
         about = {"config": config_json(llm, requests[0]), "hardware": hardware(), "lossless": lossless(llm)}
         print_json("bench/1", {"methods": rows, **about, "samples": [asdict(sample) for sample in samples]})
@@ -96,6 +104,13 @@ def _reserve(path: Path) -> None:
         path.touch()
     except OSError as error:
         raise ConfigError(f"cannot write `{path}`: {error.strerror}", hint="name a file in a folder you own") from error
+
+
+def _caption(config: dict[str, Any], count: int) -> str:
+    """What was measured, and on what."""
+    where = hardware()
+    pair = f"{config['target']}, {config['dtype']}, temperature {config['sampling']['temperature']:g}, batch 1"
+    return f"{pair}, {count} prompts, {date.today()}\n{where['gpu'] or where['cpu']}, threads: {where['threads']}"
 
 
 def _show(rows: Sequence[dict[str, Any]], count: int) -> None:

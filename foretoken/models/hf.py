@@ -294,9 +294,8 @@ def _follows(adapted: HFModel, tokens: Tensor, expected: Tensor) -> bool:
     model, cache, longest = adapted.model, adapted.new_cache(1), adapted.max_length
     windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=model.config).layers]
     # A mask by cache slot, baked into the model, would mean something else under ours.
-    if not adapted.own_attention and any(
-        b.dim() > 1 and min(b.shape[-2:]) >= adapted.max_length for b in model.buffers()
-    ):
+    baked = any(b.dim() > 1 and min(b.shape[-2:]) >= longest for b in model.buffers())
+    if baked and not adapted.own_attention:
         return False
     wrong = tokens.flip(1)
     # Two right tokens, two wrong ones after them, and the next two right ones in their place.

@@ -8,7 +8,8 @@ import pytest
 
 from tests.cli.conftest import QUESTION, Run
 
-ARGS = ("generate", QUESTION, *"--max-new-tokens 40 --dtype float32 --length confidence:0.4 --show-draft".split())
+OPTIONS = ("--max-new-tokens", "40", "--dtype", "float32", "--length", "confidence:0.4", "--show-draft")
+ARGS = ("generate", QUESTION, *OPTIONS)
 LEGEND = "[drafted and accepted]  ~recovered after a wrong guess  bonus otherwise\n"
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

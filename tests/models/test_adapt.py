@@ -20,7 +20,7 @@ from .families import MAX_LENGTH, VOCAB, WINDOW, build, config
 UNSTEERABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "adds a mask of its own": ("doge", {"keep_window_size": 64}),
     "has a mask baked in": ("gpt_neo", {"num_layers": 2, "attention_types": [[["global", "local"], 1]]}),
-    "never hands its window down": ("phimoe", {"sliding_window": WINDOW}),
+    "never hands its window down": ("phimoe", {"sliding_window": 4 * WINDOW}),
     "biases attention by slot": ("falcon", {"alibi": True}),
     "counts positions by itself": ("bart", {"d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4}),
     "sees what comes later": ("bert", {}),
