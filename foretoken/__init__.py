@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from foretoken.errors import ConfigError, ForetokenError, GenerationError, ModelError, RequestError
     from foretoken.llm import LLM, Completion, Run, load
     from foretoken.metrics import Stats
-    from foretoken.types import FinishReason, Logprob, Origin, Request, Sampling, TokenEvent
+    from foretoken.request import Request, Sampling
+    from foretoken.types import FinishReason, Logprob, Origin, TokenEvent
 
 __all__ = [
     "LLM",
@@ -30,7 +31,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-HOMES = ("errors", "types", "metrics", "llm")
+HOMES = ("errors", "request", "types", "metrics", "llm")
 
 
 def __getattr__(name: str) -> Any:

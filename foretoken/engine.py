@@ -14,11 +14,12 @@ from foretoken.errors import ConfigError, RequestError
 from foretoken.length.base import LengthPolicy
 from foretoken.models.base import LanguageModel
 from foretoken.models.prefill import prefill
+from foretoken.request import Request
 from foretoken.rng import RngFactory, SeededRng
 from foretoken.shape.base import TreeShape
 from foretoken.stream import stream
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Batch, FinishReason, Request, Row, TokenEvent, swap_remove
+from foretoken.types import Batch, FinishReason, Row, TokenEvent, swap_remove
 from foretoken.verify import verify
 
 

@@ -21,8 +21,9 @@ from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.models.hf import HFModel
 from foretoken.models.source import Checkpoint
 from foretoken.registry import METHODS
+from foretoken.request import Request, Sampling
 from foretoken.tokenizer import Prompt, Tokenizer
-from foretoken.types import FinishReason, Logprob, Origin, Request, Row, Sampling, TokenEvent
+from foretoken.types import FinishReason, Logprob, Origin, Row, TokenEvent
 
 DEFAULT_TARGET = "builtin:pair"
 DEFAULT_LENGTH = "confidence"

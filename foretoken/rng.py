@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -87,16 +88,15 @@ class SeededRng:
         return drawn.reshape(active.shape) < prob
 
     def pick(self, probs: Tensor, active: Tensor) -> Tensor:
-        wanted = active.tolist()
-        uniform = [self._uniform(b) if want else 0.0 for b, want in enumerate(wanted)]
-        cumulative = probs.double().cumsum(-1)  # [B, V]
-        total = cumulative[:, -1:]
-        check_usable(total)
-        point = torch.tensor(uniform, dtype=torch.float64, device=probs.device)[:, None] * total
-        # Strictly below the total, and the first entry above the point: a token of probability 0 cannot come up.
-        point = torch.minimum(point, torch.nextafter(total, torch.zeros_like(total)))
-        token = torch.searchsorted(cumulative, point, right=True).squeeze(-1)
-        return torch.where(active, token, torch.zeros_like(token))
+        cumulative = probs.cumsum(-1, dtype=torch.float64)  # [B, V]
+        totals = cumulative[:, -1]
+        check_usable(totals)
+        points = []
+        for b, (want, total) in enumerate(zip(active.tolist(), totals.tolist(), strict=True)):
+            # Strictly below the total, and the first entry above the point: a token of probability 0 cannot come up.
+            points.append([min(self._uniform(b) * total, math.nextafter(total, 0)) if want else 0.0])
+        point = torch.tensor(points, dtype=torch.float64, device=probs.device)
+        return torch.searchsorted(cumulative, point, right=True).squeeze(-1) * active
 
 
 def check_usable(mass: Tensor) -> None:
@@ -105,7 +105,8 @@ def check_usable(mass: Tensor) -> None:
     Args:
         mass: [...] float. What must be above zero: a sum of probabilities, or the largest one.
     """
-    if not bool((mass > 0).all() & mass.isfinite().all()):
+    # One comparison each way also finds what is not a number, and one round trip fetches both.
+    if not bool(((mass > 0) & (mass < torch.inf)).all()):
         raise GenerationError(
             "a model gave no usable probabilities (all zero, or not a number)",
             hint="try `--dtype float32`; a half-precision overflow is the usual cause",

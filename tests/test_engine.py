@@ -24,9 +24,10 @@ from foretoken.length.base import LengthPolicy
 from foretoken.length.confidence import Confidence
 from foretoken.length.fixed import Fixed
 from foretoken.models.hf import ATTENTION, HFModel
+from foretoken.request import Request, Sampling
 from foretoken.shape.base import TreeShape
 from foretoken.shape.chain import Chain
-from foretoken.types import Drawn, FinishReason, Origin, Request, Row, Sampling, Scores, TokenEvent
+from foretoken.types import Drawn, FinishReason, Origin, Row, Scores, TokenEvent
 from tests.contract.adversaries import Twins
 
 LETTERS = "abcdefghij."

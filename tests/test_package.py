@@ -134,3 +134,11 @@ def test_the_page_of_methods_is_what_the_command_prints() -> None:
     result = CliRunner().invoke(app, ["methods", "--markdown"])
     assert result.exit_code == 0, result.output
     assert (ROOT.parent / "docs" / "methods.md").read_text() == result.stdout
+
+
+def test_the_readme_lists_every_method_with_its_file() -> None:
+    readme = (ROOT.parent / "README.md").read_text()
+    for station, methods in METHODS.items():
+        for method, home in methods.items():
+            file = home.partition(":")[0].removeprefix("foretoken.").replace(".", "/") + ".py"
+            assert f"| {station} | `{method}` | `{file}` |" in readme

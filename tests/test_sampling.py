@@ -22,10 +22,11 @@ from transformers import (
 
 from foretoken import sampling
 from foretoken.errors import GenerationError, RequestError
+from foretoken.request import Request, Sampling
 from foretoken.rng import SeededRng
 from foretoken.sampling import TokenCounts, distribution, warp
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Request, Row, Sampling
+from foretoken.types import Row
 
 V = 40
 

@@ -22,8 +22,9 @@ from foretoken.models.base import KVCache, LanguageModel
 from foretoken.models.cache import TensorCache
 from foretoken.models.hf import ATTENTION, HFModel, TreeMask
 from foretoken.registry import METHODS, find
+from foretoken.request import Sampling
 from foretoken.rng import Rng, SeededRng
-from foretoken.types import Draft, Drawn, Frontier, Sampling, Scores, Verdict
+from foretoken.types import Draft, Drawn, Frontier, Scores, Verdict
 from foretoken.verify import ancestors
 from tests import shapes
 from tests.shapes import check_instance, checked, lines

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from foretoken.request import Request, Sampling
 from foretoken.stream import stream
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Committed, FinishReason, Origin, Request, Row, Sampling, Scores
+from foretoken.types import Committed, FinishReason, Origin, Row, Scores
 
 LETTERS = "abcdef"
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from foretoken.llm import LLM
-from foretoken.types import Counts, Request
+from foretoken.request import Request
+from foretoken.types import Counts
 
 
 @dataclass(frozen=True, slots=True)

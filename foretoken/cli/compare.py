@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from foretoken.llm import LLM, Completion
     from foretoken.metrics import Stats
     from foretoken.models.base import LanguageModel
-    from foretoken.types import Request
+    from foretoken.request import Request
 
 ENOUGH_S = 4.0  # per prompt; no repeat is begun after it
 

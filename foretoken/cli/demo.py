@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from foretoken.llm import LLM
     from foretoken.metrics import Stats
     from foretoken.models.hf import HFModel
-    from foretoken.types import Request
+    from foretoken.request import Request
 
 PROMPTS = files("foretoken") / "data" / "prompts" / "demo.jsonl"
 EXAMPLES = ("foretoken demo", "foretoken demo --length fixed:2 --repeat 5 --json")

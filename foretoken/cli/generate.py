@@ -18,7 +18,7 @@ from foretoken.errors import ConfigError
 
 if TYPE_CHECKING:
     from foretoken.llm import LLM, Completion
-    from foretoken.types import Request
+    from foretoken.request import Request
 
 EXAMPLES = (
     'foretoken generate "Write a Python function that returns the factorial of a number." --show-draft',

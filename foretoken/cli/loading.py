@@ -14,7 +14,7 @@ from foretoken.registry import METHODS
 
 if TYPE_CHECKING:
     from foretoken.llm import LLM
-    from foretoken.types import Request
+    from foretoken.request import Request
 
 
 def open_llm(models: ModelOptions, output: OutputOptions) -> LLM:

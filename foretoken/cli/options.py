@@ -13,8 +13,8 @@ from foretoken.registry import METHODS
 
 if TYPE_CHECKING:
     from foretoken.llm import LLM
+    from foretoken.request import Request, Sampling
     from foretoken.tokenizer import Prompt
-    from foretoken.types import Request, Sampling
 
 in_models = partial(typer.Option, rich_help_panel="Models and methods")
 in_sampling = partial(typer.Option, rich_help_panel="Sampling")
@@ -95,7 +95,7 @@ class SamplingOptions:
 
     def sampling(self) -> Sampling:
         """What the engine needs to choose a token."""
-        from foretoken.types import Sampling
+        from foretoken.request import Sampling
 
         return Sampling(
             repetition_penalty=self.repetition_penalty,

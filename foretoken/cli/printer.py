@@ -14,7 +14,8 @@ from foretoken.cli.output import one_terminal, stderr, write
 
 if TYPE_CHECKING:
     from foretoken.llm import LLM, Completion, Run
-    from foretoken.types import Origin, Request, TokenEvent
+    from foretoken.request import Request
+    from foretoken.types import Origin, TokenEvent
 
 
 class Printer:

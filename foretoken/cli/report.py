@@ -14,7 +14,8 @@ from foretoken.cli.output import stderr
 if TYPE_CHECKING:
     from foretoken.llm import LLM, Completion
     from foretoken.metrics import Stats
-    from foretoken.types import Logprob, Request
+    from foretoken.request import Request
+    from foretoken.types import Logprob
 
 
 def completion_json(llm: LLM, request: Request, completion: Completion) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from torch import Tensor
 from foretoken.errors import ConfigError
 from foretoken.llm import LLM
 from foretoken.models.base import LanguageModel
+from foretoken.request import Sampling
 from foretoken.sampling import warp
-from foretoken.types import Sampling, Scores
+from foretoken.types import Scores
 
 GROUP = 16  # prompts sampled in one batch, and the unit of resuming
 

@@ -22,9 +22,9 @@ from foretoken.errors import ConfigError
 from foretoken.llm import LLM
 from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
 from foretoken.models.base import LanguageModel
+from foretoken.request import Sampling
 from foretoken.train.acceptance_data import Example, collect, features
 from foretoken.train.calibration import calibrate, calibration_error, divergence, reliability
-from foretoken.types import Sampling
 
 WARM_UP = 0.03  # share of the training spent raising the learning rate
 FEWEST_PROMPTS = 30

@@ -15,8 +15,9 @@ from foretoken.draft.model import ModelDrafter
 from foretoken.engine import Engine
 from foretoken.length.fixed import Fixed
 from foretoken.metrics import Stats
+from foretoken.request import Request, Sampling
 from foretoken.shape.chain import Chain
-from foretoken.types import Counts, Drawn, Request, Sampling
+from foretoken.types import Counts, Drawn
 from tests.contract.engine_law import scripted
 from tests.contract.outcomes import Script, distance, every_outcome
 from tests.contract.rule_law import Step

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import foretoken
-from foretoken.types import Sampling
+from foretoken.request import Sampling
 from tests.cli.conftest import QUESTION, Run
 
 SHORT = ("--max-new-tokens", "12", "--dtype", "float32")

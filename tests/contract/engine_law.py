@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from foretoken.models.base import LanguageModel
+from foretoken.request import Request
 from foretoken.rng import RngFactory
-from foretoken.types import Request
 from tests.contract.methods import Setup
 from tests.contract.outcomes import EveryOutcome, Script, law_of
 

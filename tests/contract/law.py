@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from foretoken.types import Request, Sampling
+from foretoken.request import Request, Sampling
 
 Logits = Callable[[Sequence[int]], list[float]]
 Probs = list[float]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from foretoken.accept.base import AcceptanceRule
-from foretoken.types import Draft, Drawn, Request, Sampling, Verdict
+from foretoken.request import Request, Sampling
+from foretoken.types import Draft, Drawn, Verdict
 from tests.contract.law import Probs, exact_law, softmax
 from tests.contract.outcomes import EveryOutcome, Script, every_outcome
 from tests.contract.table import Table

@@ -19,9 +19,10 @@ from foretoken.models.base import LanguageModel
 from foretoken.models.cache import TensorCache
 from foretoken.models.prefill import prefill
 from foretoken.registry import find
+from foretoken.request import Request, Sampling
 from foretoken.rng import SeededRng
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Batch, Draft, Drawn, Request, Row, Sampling, Verdict
+from foretoken.types import Batch, Draft, Drawn, Row, Verdict
 from foretoken.verify import ancestors, verify
 from tests.contract.llama import TinyLlama, logits_after
 from tests.contract.methods import Choice, Setup, pairwise

@@ -14,7 +14,8 @@ import pytest
 
 from foretoken.engine import Engine
 from foretoken.metrics import Stats, total
-from foretoken.types import Counts, FinishReason, Origin, Request, Row, Sampling, TokenEvent
+from foretoken.request import Request, Sampling
+from foretoken.types import Counts, FinishReason, Origin, Row, TokenEvent
 from tests.contract.methods import Setup, pairwise
 from tests.contract.table import TableModel, near, random_table
 

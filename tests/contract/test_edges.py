@@ -11,7 +11,8 @@ import pytest
 
 from foretoken.engine import Engine
 from foretoken.registry import METHODS, find
-from foretoken.types import FinishReason, Origin, Request, Row, Sampling, TokenEvent
+from foretoken.request import Request, Sampling
+from foretoken.types import FinishReason, Origin, Row, TokenEvent
 from tests.contract.methods import Choice, Setup
 from tests.contract.table import Table, TableModel, cycle_table
 

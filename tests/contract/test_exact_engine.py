@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from foretoken.registry import find
-from foretoken.types import Request, Sampling
+from foretoken.request import Request, Sampling
 from tests.contract.engine_law import engine_law
 from tests.contract.law import exact_law
 from tests.contract.methods import Choice, Setup, choices, pairwise, setups

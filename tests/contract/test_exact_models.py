@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from foretoken.registry import METHODS, find
-from foretoken.types import Request, Sampling
+from foretoken.request import Request, Sampling
 from tests.contract.engine_law import engine_law
 from tests.contract.law import exact_law
 from tests.contract.llama import TinyLlama, logits_after

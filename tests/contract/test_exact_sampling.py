@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from foretoken.registry import METHODS, find
-from foretoken.types import Request, Sampling
+from foretoken.request import Request, Sampling
 from tests.contract.adversaries import LookUp
 from tests.contract.engine_law import engine_law
 from tests.contract.law import exact_law

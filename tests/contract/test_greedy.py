@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from foretoken.engine import Engine
-from foretoken.types import FinishReason, Request, Row
+from foretoken.request import Request
+from foretoken.types import FinishReason, Row
 from tests.contract.law import greedy_output
 from tests.contract.methods import Setup, choices, setups
 from tests.contract.table import TableModel, near, random_table

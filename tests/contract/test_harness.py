@@ -12,8 +12,9 @@ from foretoken.accept.base import AcceptanceRule
 from foretoken.accept.rejection import Rejection
 from foretoken.models.prefill import prefill
 from foretoken.registry import find
+from foretoken.request import Request, Sampling
 from foretoken.rng import Rng
-from foretoken.types import Draft, Drawn, Request, Sampling, Verdict
+from foretoken.types import Draft, Drawn, Verdict
 from tests.contract.adversaries import Lenient
 from tests.contract.engine_law import engine_law
 from tests.contract.law import Probs, exact_law

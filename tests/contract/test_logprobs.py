@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from foretoken.types import Logprob, Request, Sampling
+from foretoken.request import Request, Sampling
+from foretoken.types import Logprob
 from tests.contract.law import softmax
 from tests.contract.methods import Setup, pairwise
 from tests.contract.table import TableModel, near, random_table

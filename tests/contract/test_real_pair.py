@@ -9,7 +9,7 @@ from torch import Tensor
 import foretoken
 from foretoken.llm import LLM
 from foretoken.registry import METHODS, find
-from foretoken.types import Request, Sampling
+from foretoken.request import Request, Sampling
 from tests.contract.methods import Choice, Setup, pairwise
 
 PROMPTS = ["How many legs do two dogs have?", "Name three colours.", "Why is the sky blue at noon and red at night?"]

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from foretoken.errors import GenerationError
+from foretoken.request import Request
 from foretoken.rng import SeededRng, Stream
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Request, Row
+from foretoken.types import Row
 
 ALMOST_ONE = math.nextafter(1.0, 0.0)
 YES = torch.tensor([True])

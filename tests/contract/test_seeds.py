@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from foretoken.engine import Engine
-from foretoken.types import Request, Sampling
+from foretoken.request import Request, Sampling
 from tests.contract.methods import Setup, pairwise
 from tests.contract.table import TableModel, near, random_table
 

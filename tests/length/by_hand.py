@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from foretoken.models.cache import TensorCache
+from foretoken.request import Request
 from foretoken.rng import SeededRng
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Batch, Draft, Drawn, Frontier, Request, Row, Verdict
+from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict
 
 
 def batch(count: int) -> Batch:

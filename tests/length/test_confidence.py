@@ -14,8 +14,9 @@ from foretoken.draft.model import ModelDrafter
 from foretoken.engine import Engine
 from foretoken.errors import ConfigError
 from foretoken.length.confidence import Confidence, roc_threshold
+from foretoken.request import Request, Sampling
 from foretoken.shape.chain import Chain
-from foretoken.types import Draft, Request, Sampling
+from foretoken.types import Draft
 from tests.contract.table import DIGESTS, Table, TableModel
 from tests.length.by_hand import batch, finished, frontier
 
