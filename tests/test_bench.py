@@ -8,7 +8,7 @@ import pytest
 
 import foretoken
 from foretoken.bench.methods import names, variants
-from foretoken.bench.plot import plot_speed_ups
+from foretoken.bench.plot import check_plot, plot_speed_ups
 from foretoken.bench.report import COLUMNS, summarise, to_csv
 from foretoken.bench.run import Sample, interleave
 from foretoken.errors import ConfigError
@@ -70,6 +70,14 @@ def test_methods_take_turns_and_say_the_same() -> None:
         assert sum(drafted for drafted, _ in s.steps) == s.counts.num_drafted
         assert sum(accepted for _, accepted in s.steps) == s.counts.num_accepted
         assert len(s.steps) == s.counts.num_target_forwards
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="cannot draw"):
+        check_plot(Path("speed.doc"))
+    monkeypatch.setattr("foretoken.bench.plot.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="needs matplotlib"):
+        check_plot(Path("speed.svg"))
 
 
 def test_csv_and_picture(tmp_path: Path) -> None:

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from foretoken.errors import ConfigError
 
+FORMATS = (".svg", ".png")
 GREY, GREEN = "#9aa0a6", "#1a7f37"
+
+
+def check_plot(path: Path) -> None:
+    """Refuse before a long run what could not be drawn after it.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or the suffix is none of `FORMATS`.
+    """
+    if path.suffix not in FORMATS:
+        raise ConfigError(f"cannot draw to `{path}`", hint=f"name a file that ends in {' or '.join(FORMATS)}")
+    if find_spec("matplotlib") is None:
+        raise ConfigError("drawing needs matplotlib", hint='install it with `pip install "foretoken[plot]"`')
 
 
 def plot_speed_ups(rows: Sequence[dict[str, Any]], caption: str, path: Path) -> None:
@@ -17,15 +31,10 @@ def plot_speed_ups(rows: Sequence[dict[str, Any]], caption: str, path: Path) -> 
     Args:
         rows: as `summarise` returns them.
         caption: what was measured, on what.
-        path: where to write, .svg or .png.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
+        path: where to write, as `check_plot` allows.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError("drawing needs matplotlib", hint='install it with `pip install "foretoken[plot]"`') from error
+    from matplotlib.figure import Figure
+
     names = [row["method"] for row in rows]
     medians = [row["speed_up_median"] for row in rows]
     spread = [

@@ -26,7 +26,6 @@ EXAMPLES = (
     "foretoken bench --prompts gsm8k.jsonl --limit 20 --max-new-tokens 128 --dtype float32 --json",
 )
 DIFFERENT = 3  # exit code
-FORMATS = (".svg", ".png")
 
 
 @grouped
@@ -63,13 +62,13 @@ def bench(
         raise ConfigError("`--check` compares texts, which sampling makes differ", hint="use `--temperature 0`")
     output = OutputOptions(json=json, quiet=quiet, debug=debug)
     from foretoken.bench.methods import names, variants
-    from foretoken.bench.plot import plot_speed_ups
+    from foretoken.bench.plot import check_plot, plot_speed_ups
     from foretoken.bench.report import summarise, to_csv
     from foretoken.bench.run import interleave
 
     drafting = names(methods)
-    if plot and Path(plot).suffix not in FORMATS:
-        raise ConfigError(f"cannot draw to `{plot}`", hint=f"name a file that ends in {' or '.join(FORMATS)}")
+    if plot:
+        check_plot(Path(plot))
     for file in filter(None, (csv, plot)):
         _reserve(Path(file))
     sources = from_file(prompts or str(PROMPTS), limit)
@@ -89,13 +88,19 @@ def bench(
         print_json("bench/1", {"methods": rows, **about, "samples": [asdict(sample) for sample in samples]})
     else:
         _show(rows, len(sources))
-    differing = [row["method"] for row in rows if row["num_differing"]]
-    if check and differing:
+    if sampling.temperature == 0:
+        _tell_differences(rows, check, quiet)
+
+
+def _tell_differences(rows: Sequence[dict[str, Any]], check: bool, quiet: bool) -> None:
+    """Say which methods gave other texts than plain decoding; leave with an exit code if that was to be checked."""
+    differing = ", ".join(row["method"] for row in rows if row["num_differing"])
+    if differing and check:
         hint = "in half precision a tie may flip; `--dtype float32` decides"
-        say("error", f"texts differ from plain decoding: {', '.join(differing)}", hint)
+        say("error", f"texts differ from plain decoding: {differing}", hint)
         raise typer.Exit(DIFFERENT)
-    if differing and sampling.temperature == 0 and not quiet:
-        note(f"some texts differ from plain decoding: {', '.join(differing)}")
+    if differing and not quiet:
+        note(f"some texts differ from plain decoding: {differing}")
 
 
 def _reserve(path: Path) -> None:
