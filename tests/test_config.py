@@ -160,7 +160,7 @@ def test_unknown_methods_are_refused_with_the_closest_known_one() -> None:
 def test_every_entry_imports_and_keeps_to_its_station(station: str, name: str) -> None:
     method = find(station, name)
     assert issubclass(method, BASES[station])
-    assert re.fullmatch(r"[a-z][a-z0-9-]*", name)
+    assert re.fullmatch(r"[a-z][a-z0-9+-]*", name)
     module, _, _ = METHODS[station][name].partition(":")
     assert module.startswith(f"foretoken.{station}.")
     assert method.__doc__, "the class says what the method does"

@@ -56,10 +56,8 @@ def bench(
     Speed is that of decoding: prefill is timed apart, warm-up left out. On a busy machine trust the median over prompts
     more than the ratio of sums, in which one hiccup weighs as much as it lasted.
     """
-    if repeat < 1:
-        raise ConfigError(f"option `--repeat` cannot be {repeat}", hint="each prompt is answered at least once")
-    if check and sampling.temperature != 0:
-        raise ConfigError("`--check` compares texts, which sampling makes differ", hint="use `--temperature 0`")
+    _refuse(repeat < 1, f"option `--repeat` cannot be {repeat}", "each prompt is answered at least once")
+    _refuse(check and sampling.temperature != 0, "`--check` cannot compare sampled texts", "use `--temperature 0`")
     output = OutputOptions(json=json, quiet=quiet, debug=debug)
     from foretoken.bench.methods import names, variants
     from foretoken.bench.plot import check_plot, plot_speed_ups
@@ -69,8 +67,8 @@ def bench(
     drafting = names(methods)
     if plot:
         check_plot(Path(plot))
-    for file in filter(None, (csv, plot)):
-        _reserve(Path(file))
+    for file in (csv, plot):
+        _reserve(file)
     sources = from_file(prompts or str(PROMPTS), limit)
     llm = open_llm(models, output)
     requests = [sampling.request(llm, source.text) for source in sources]
@@ -81,15 +79,21 @@ def bench(
     rows = summarise(samples)
     if csv:
         Path(csv).write_text(to_csv(rows), encoding="utf-8")
+    config = config_json(llm, requests[0])
     if plot:
-        plot_speed_ups(rows, _caption(config_json(llm, requests[0]), len(sources)), Path(plot))
+        plot_speed_ups(rows, _caption(config, len(sources)), Path(plot))
     if json:
-        about = {"config": config_json(llm, requests[0]), "hardware": hardware(), "lossless": lossless(llm)}
+        about = {"config": config, "hardware": hardware(), "lossless": lossless(llm)}
         print_json("bench/1", {"methods": rows, **about, "samples": [asdict(sample) for sample in samples]})
     else:
         _show(rows, len(sources))
     if sampling.temperature == 0:
         _tell_differences(rows, check, quiet)
+
+
+def _refuse(bad: bool, what: str, hint: str) -> None:
+    if bad:
+        raise ConfigError(what, hint=hint)
 
 
 def _tell_differences(rows: Sequence[dict[str, Any]], check: bool, quiet: bool) -> None:
@@ -103,12 +107,13 @@ def _tell_differences(rows: Sequence[dict[str, Any]], check: bool, quiet: bool) 
         note(f"some texts differ from plain decoding: {differing}")
 
 
-def _reserve(path: Path) -> None:
+def _reserve(file: str | None) -> None:
     """Find out now, not after the run, whether the file can be written."""
     try:
-        path.touch()
+        if file:
+            Path(file).touch()
     except OSError as error:
-        raise ConfigError(f"cannot write `{path}`: {error.strerror}", hint="name a file in a folder you own") from error
+        raise ConfigError(f"cannot write `{file}`: {error.strerror}", hint="name a file in a folder you own") from error
 
 
 def _caption(config: dict[str, Any], count: int) -> str:
