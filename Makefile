@@ -24,7 +24,8 @@ docs: $(READY)  ## Rewrite the pages generated from the code
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@echo "setting up $(VENV), once (a few minutes)"
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	touch $@
 
 clean:
