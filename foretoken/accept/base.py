@@ -66,6 +66,23 @@ def chain_law(draft: Draft, p: Tensor) -> Tensor:
     return law
 
 
+def chain_ratios(draft: Draft, p: Tensor, q: Tensor) -> Tensor:
+    """How much likelier the target finds each token of a chain than the law it was drawn from.
+
+    Args:
+        draft: a chain per row.
+        p: [B, N, V] float. What the request asks to sample from after each node.
+        q: [B, N, V] float. As `chain_law` returns it.
+
+    Returns:
+        [B, N-1] float. p/q of the token at node i+1, given node i; 0 in padding, which no coin accepts.
+    """
+    tokens = draft.tokens[:, 1:, None]
+    p_token, q_token = p[:, :-1].gather(-1, tokens), q[:, :-1].gather(-1, tokens)
+    # q is never 0 for a token that was drawn.
+    return torch.where(q_token > 0, p_token / q_token, 0.0).squeeze(-1)
+
+
 def chain_verdict(draft: Draft, counts: Tensor, tested: Tensor, law: Tensor, rng: Rng) -> Verdict:
     """Accept the first `counts` tokens of each chain and draw the token after them.
 

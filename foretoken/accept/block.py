@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretoken.accept.base import AcceptanceRule, chain_law, chain_verdict, residual
+from foretoken.accept.base import AcceptanceRule, chain_law, chain_ratios, chain_verdict, residual
 from foretoken.rng import Rng
 from foretoken.types import Draft, Drawn, Verdict
 
@@ -29,14 +29,10 @@ class Block(AcceptanceRule):
 
     def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
         q = chain_law(draft, p)
-        tokens = draft.tokens[:, 1:, None]
-        p_token = p[:, :-1].gather(-1, tokens).squeeze(-1)  # [B, N-1]
-        q_token = q[:, :-1].gather(-1, tokens).squeeze(-1)
-        drafted = draft.nodes[:, 1:]
+        ratios = chain_ratios(draft, p, q)  # [B, N-1]
         weight = p.new_ones(p.shape[:2])  # [B, N]
-        for i in range(drafted.shape[1]):
-            ratio = torch.where(q_token[:, i] > 0, p_token[:, i] / q_token[:, i], 0.0)
-            weight[:, i + 1] = (weight[:, i] * ratio).clamp_max(1)
+        for i in range(ratios.shape[1]):
+            weight[:, i + 1] = (weight[:, i] * ratios[:, i]).clamp_max(1)
         spare = (weight[..., None] * p - q).clamp_min(0).sum(-1)  # [B, N]
         below = spare + (1 - weight)
         # 0/0 means w = 1 and p = q: nothing can be gained by stopping here, so the prefix passes.
@@ -44,7 +40,7 @@ class Block(AcceptanceRule):
         steps = torch.arange(1, draft.tokens.shape[1], device=p.device)
         whole = steps == draft.sizes[:, None] - 1
         chance = torch.where(whole, weight[:, 1:], passes[:, 1:])
-        passed = rng.coin(chance, drafted)
+        passed = rng.coin(chance, draft.nodes[:, 1:])
         counts = (passed * steps).amax(-1) if len(steps) else torch.zeros_like(draft.sizes)
         row = torch.arange(len(counts), device=counts.device)
         law = residual(weight[row, counts, None] * p[row, counts], q[row, counts])

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretoken.accept.base import AcceptanceRule, chain_law, chain_verdict, residual
+from foretoken.accept.base import AcceptanceRule, chain_law, chain_ratios, chain_verdict, residual
 from foretoken.rng import Rng
 from foretoken.types import Draft, Drawn, Verdict
 
@@ -25,13 +25,7 @@ class Rejection(AcceptanceRule):
 
     def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
         q = chain_law(draft, p)
-        tokens = draft.tokens[:, 1:, None]
-        p_token = p[:, :-1].gather(-1, tokens).squeeze(-1)  # [B, N-1]
-        q_token = q[:, :-1].gather(-1, tokens).squeeze(-1)
-        drafted = draft.nodes[:, 1:]
-        # q is never 0 for a token that was drawn; padding gets 0, which no coin accepts.
-        ratio = torch.where(q_token > 0, p_token / q_token, 0.0)
-        kept = rng.coin(ratio.clamp_max(1), drafted).cumprod(-1)
+        kept = rng.coin(chain_ratios(draft, p, q).clamp_max(1), draft.nodes[:, 1:]).cumprod(-1)
         counts = kept.sum(-1)
         tested = torch.minimum(counts + 1, draft.sizes - 1)
         row = torch.arange(len(counts), device=counts.device)

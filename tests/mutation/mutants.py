@@ -60,8 +60,8 @@ MUTANTS = [
         "return drawn.reshape(active.shape) <= prob",
         RNG,
     ),
-    Mutant("the ratio is inverted", "accept/rejection.py", "p_token / q_token", "q_token / p_token", RULES),
-    Mutant("q is taken as 1", "accept/rejection.py", "p_token / q_token", "p_token", FIXTURES),
+    Mutant("the ratio is inverted", "accept/base.py", "p_token / q_token", "q_token / p_token", RULES),
+    Mutant("q is taken as 1", "accept/base.py", "p_token / q_token", "p_token", FIXTURES),
     Mutant(
         "the residual is taken one position late",
         "accept/rejection.py",
@@ -124,8 +124,8 @@ MUTANTS = [
     Mutant(
         "block: the joint ratio is not carried along",
         "accept/block.py",
-        "(weight[:, i] * ratio).clamp_max(1)",
-        "ratio.clamp_max(1)",
+        "(weight[:, i] * ratios[:, i]).clamp_max(1)",
+        "ratios[:, i].clamp_max(1)",
         RULES,
     ),
     Mutant(
