@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tests.mutation.mutants import MUTANTS
-from tests.mutation.runner import ROOT, Outcome, Workplace
+from tests.mutation.runner import ROOT, Outcome, Workshop
 
 HEAVY = ["torch", "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto"]
 
@@ -27,7 +27,7 @@ def main() -> int:
     import_heavy_libraries()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="foretoken-mutation-") as folder:
-        place = Workplace(Path(folder))
+        place = Workshop(Path(folder))
         sound = place.run(None, sorted({test for mutant in wanted for test in mutant.tests}))
         print(f"{'as it is':70}  {'green' if sound.green else 'NOT GREEN':8} {sound.seconds:5.1f} s", flush=True)
         if not sound.green:

@@ -48,7 +48,7 @@ class Outcome:
         return self.code == 1 and self.error in NOTICED
 
 
-class Workplace:
+class Workshop:
     """A copy of package and tests in a folder of its own, into which bugs are planted one at a time."""
 
     def __init__(self, folder: Path) -> None:
