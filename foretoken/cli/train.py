@@ -48,7 +48,7 @@ def acceptance_head(
     Interrupted and run again with the same FOLDER, it goes on where it was. Put the head beside the draft's weights, or
     name it with --length.head, and use it with --length specdec++.
     """
-    from foretoken.models.acceptance_head import FILE_NAME
+    from foretoken.models.acceptance_head import CARD_NAME, FILE_NAME
     from foretoken.train.acceptance_head import Recipe, train
     from foretoken.train.texts import read_texts
 
@@ -76,7 +76,7 @@ def acceptance_head(
         head = train(llm, prompts, recipe, folder / "work", lambda stage, done, of: update(f"{stage} {done} of {of}"))
     head.card["data"] = [Path(file).name for file in data]
     head.save(folder / FILE_NAME)
-    (folder / "card.json").write_text(json.dumps(head.card, indent=1) + "\n", encoding="utf-8")
+    (folder / CARD_NAME).write_text(json.dumps(head.card, indent=1) + "\n", encoding="utf-8")
     if as_json:
         print_json("train.acceptance-head/1", head.card)
     else:

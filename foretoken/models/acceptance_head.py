@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foretoken.errors import ModelError
 
 FILE_NAME = "acceptance_head.safetensors"
+CARD_NAME = "acceptance_head.card.json"  # the same card as in the file, for people
 
 
 @dataclass(frozen=True, slots=True)
