@@ -8,8 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from foretoken.accept.base import AcceptanceRule
 from foretoken.accept.block import Block
@@ -23,33 +21,18 @@ from foretoken.errors import ConfigError, ForetokenError, GenerationError, Reque
 from foretoken.length.base import LengthPolicy
 from foretoken.length.confidence import Confidence
 from foretoken.length.fixed import Fixed
-from foretoken.models.hf import ATTENTION, HFModel
+from foretoken.models.hf import HFModel
 from foretoken.request import Request, Sampling
 from foretoken.shape.base import TreeShape
 from foretoken.shape.chain import Chain
 from foretoken.types import Drawn, FinishReason, Origin, Row, Scores, TokenEvent
 from tests.contract.adversaries import Twins
+from tests.contract.llama import TinyLlama
 
 LETTERS = "abcdefghij."
 
 
-def tiny_llama(seed: int) -> HFModel:
-    """A random model with opinions."""
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(LETTERS),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-    )
-    return HFModel(AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION), 64)
-
-
-TARGET, DRAFT = tiny_llama(1), tiny_llama(2)
+TARGET, DRAFT = TinyLlama(1), TinyLlama(2)
 PENALISED = Sampling(temperature=1.0, min_p=0.05, repetition_penalty=1.2, presence_penalty=0.5)
 MIXED = [
     Request((1, 2, 3), max_new_tokens=20, seed=1),
@@ -224,7 +207,7 @@ def test_generation_ends_exactly_at_the_context_limit(free: int) -> None:
 
 @pytest.mark.parametrize("context", [1, 4, 15])
 def test_a_draft_with_a_smaller_context_changes_nothing_but_speed(context: int) -> None:
-    small = tiny_llama(2)
+    small = TinyLlama(2)
     small.max_length = context
     one = engine(k=4, draft=small)
     greedy = [replace(request, sampling=Sampling()) for request in MIXED]
