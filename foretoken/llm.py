@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, overload
 
-from foretoken.config import Method
+from foretoken.config import DEFAULT_TARGET, DEFAULTS, Method
 from foretoken.engine import Engine, check_fit, check_request
 from foretoken.errors import ConfigError, ModelError, RequestError
 from foretoken.length.base import LengthPolicy
@@ -19,15 +19,11 @@ from foretoken.metrics import Stats
 from foretoken.models.acceptance_head import FILE_NAME as HEAD_FILE
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.models.hf import HFModel
-from foretoken.models.source import Checkpoint
+from foretoken.models.source import Checkpoint, pick_device, pick_dtype
 from foretoken.registry import METHODS
 from foretoken.request import Request, Sampling
 from foretoken.tokenizer import Prompt, Tokenizer
 from foretoken.types import FinishReason, Logprob, Origin, Row, TokenEvent
-
-DEFAULT_TARGET = "builtin:pair"
-DEFAULT_LENGTH = "confidence"
-DEFAULT_ACCEPT = "rejection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +53,9 @@ def load(
     target: str = DEFAULT_TARGET,
     draft: str | None = None,
     *,
-    length: str | Method = DEFAULT_LENGTH,
-    shape: str | Method = "chain",
-    accept: str | Method = DEFAULT_ACCEPT,
+    length: str | Method = DEFAULTS["length"],
+    shape: str | Method = DEFAULTS["shape"],
+    accept: str | Method = DEFAULTS["accept"],
     draft_options: dict[str, str] | None = None,
     dtype: str = "auto",
     device: str = "auto",
@@ -119,6 +115,7 @@ class LLM:
         device: str = "auto",
         trust_remote_code: bool = False,
     ) -> None:
+        pick_dtype(dtype, pick_device(device))
         self._dtype, self._device = dtype, device
         self._choose(methods)
         self.target = Checkpoint(target, "target", trust_remote_code=trust_remote_code)
@@ -185,10 +182,10 @@ class LLM:
             chosen["draft"] = Method("draft", draft)
         for station, spec in methods.items():
             chosen[station] = spec if isinstance(spec, Method) else Method.parse(station, spec)
-        self.models  # noqa: B018 - loads, so that both share the weights
         other = copy(self)
         other._choose(chosen)
         other._length = other._make_length()
+        other.models = self.models  # what cannot work was refused before this loads them
         return other
 
     def _choose(self, methods: dict[str, Method]) -> None:

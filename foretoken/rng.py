@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -88,15 +88,26 @@ class SeededRng:
         return drawn.reshape(active.shape) < prob
 
     def pick(self, probs: Tensor, active: Tensor) -> Tensor:
-        cumulative = probs.cumsum(-1, dtype=torch.float64)  # [B, V]
-        totals = cumulative[:, -1]
-        check_usable(totals)
-        points = []
-        for b, (want, total) in enumerate(zip(active.tolist(), totals.tolist(), strict=True)):
-            # Strictly below the total, and the first entry above the point: a token of probability 0 cannot come up.
-            points.append([min(self._uniform(b) * total, math.nextafter(total, 0)) if want else 0.0])
-        point = torch.tensor(points, dtype=torch.float64, device=probs.device)
-        return torch.searchsorted(cumulative, point, right=True).squeeze(-1) * active
+        return draw(probs, [self._uniform(b) if want else 0.0 for b, want in enumerate(active.tolist())]) * active
+
+
+def draw(probs: Tensor, uniforms: Sequence[float]) -> Tensor:
+    """Turn uniform numbers into tokens; a token of probability 0 never comes up.
+
+    Args:
+        probs: [B, V] float. A distribution per row.
+        uniforms: B numbers in [0, 1).
+
+    Returns:
+        [B] int64.
+    """
+    cumulative = probs.cumsum(-1, dtype=torch.float64)  # [B, V]
+    totals = cumulative[:, -1]
+    check_usable(totals)
+    # Strictly below the total, and the first entry above the point.
+    points = [[min(u * t, math.nextafter(t, 0))] for u, t in zip(uniforms, totals.tolist(), strict=True)]
+    point = torch.tensor(points, dtype=torch.float64, device=probs.device)
+    return torch.searchsorted(cumulative, point, right=True).squeeze(-1)
 
 
 def check_usable(mass: Tensor) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import foretoken
 from foretoken import LLM, Completion, ConfigError, FinishReason, ModelError, Origin, RequestError, Sampling
-from foretoken.config import Method
+from foretoken.config import DEFAULTS, Method
 from foretoken.models.hf import HFModel
 from foretoken.models.source import BUILTIN, Checkpoint
 
@@ -293,7 +293,7 @@ def test_other_methods_share_the_weights(model: LLM) -> None:
     other = model.using(length="fixed:2", accept=Method("accept", "block"))
     assert other.models is model.models
     assert (other.methods["length"].options, other.methods["accept"].name) == ({"k": "2"}, "block")
-    assert model.methods["length"].name == foretoken.llm.DEFAULT_LENGTH
+    assert model.methods["length"].name == DEFAULTS["length"]
     with pytest.raises(ConfigError, match="unknown length method"):
         model.using(length="fixd")
 

@@ -15,7 +15,7 @@ from foretoken.cli.command import grouped
 from foretoken.cli.compare import Comparison, compare
 from foretoken.cli.hardware import hardware
 from foretoken.cli.interrupt import Interrupt
-from foretoken.cli.loading import config_json, load_weights, lossless, open_llm
+from foretoken.cli.loading import config_json, dtype_name, load_weights, lossless, open_llm
 from foretoken.cli.marks import Marker, legend
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions, in_models
 from foretoken.cli.output import note, print_json, progress, say, stdout
@@ -73,7 +73,7 @@ def demo(
         if not quiet:
             note("interrupted")
         raise typer.Exit(130)
-    if any(one.difference for one in done) and _dtype(llm) == "float32" and lossless(llm):
+    if any(one.difference for one in done) and dtype_name(llm) == "float32" and lossless(llm):
         say("error", "the texts differ, which float32 and a lossless rule rule out", "please report it, with --json")
         raise typer.Exit(DIFFERENT)
 
@@ -113,13 +113,8 @@ def _introduce(llm: LLM) -> None:
         console.print(Text(f"draft   {llm.draft.location}, {_size(draft)} parameters", "dim"))
     used = [f"{station} {llm.methods[station].name}" for station in ("draft", "length", "shape", "accept")]
     console.print(Text(f"using   {', '.join(used)}", "dim"))
-    console.print(Text(f"        {_dtype(llm)} on {target.device}, threads: {hardware()['threads']}", "dim"))
+    console.print(Text(f"        {dtype_name(llm)} on {target.device}, threads: {hardware()['threads']}", "dim"))
     console.print(Text.assemble(("marks   ", "dim"), legend()))
-
-
-def _dtype(llm: LLM) -> str:
-    """What the target computes in, whether or not it was asked for."""
-    return str(llm.models[0].model.dtype).removeprefix("torch.")
 
 
 def _size(model: HFModel) -> str:

@@ -29,9 +29,7 @@ def open_llm(models: ModelOptions, output: OutputOptions) -> LLM:
     with progress(f"opening {models.target}", output.quiet):
         _hush(output)
         from foretoken.llm import load
-        from foretoken.models.source import pick_device, pick_dtype
 
-        pick_dtype(models.dtype, pick_device(models.device))
         llm = load(
             models.target,
             models.draft,
@@ -60,6 +58,11 @@ def lossless(llm: LLM) -> bool:
     return bool(llm.methods["accept"].type.lossless)
 
 
+def dtype_name(llm: LLM) -> str:
+    """What the target computes in, whether or not it was asked for."""
+    return str(llm.models[0].model.dtype).removeprefix("torch.")
+
+
 def config_json(llm: LLM, request: Request) -> dict[str, Any]:
     """Everything that was decided, defaults filled in: models, dtype, device, methods, sampling parameters."""
     target, _ = llm.models
@@ -69,7 +72,7 @@ def config_json(llm: LLM, request: Request) -> dict[str, Any]:
     return {
         "target": llm.target.location,
         "draft_model": llm.draft.location if llm.draft and llm.methods["draft"].type.uses_model else None,
-        "dtype": str(target.model.dtype).removeprefix("torch."),
+        "dtype": dtype_name(llm),
         "device": str(target.device),
         **methods,
         "sampling": sampling,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from foretoken.config import DEFAULT_TARGET, DEFAULTS
 from foretoken.errors import ConfigError
 from foretoken.registry import METHODS
 
@@ -25,7 +26,7 @@ in_output = partial(typer.Option, rich_help_panel="Output")
 class ModelOptions:
     """Which models and methods. The defaults are those of `foretoken.load`."""
 
-    target: Annotated[str, in_models(metavar="MODEL", help="Built-in pair, folder, or hub id.")] = "builtin:pair"
+    target: Annotated[str, in_models(metavar="MODEL", help="Built-in pair, folder, or hub id.")] = DEFAULT_TARGET
     draft: Annotated[
         str | None,
         in_models(
@@ -34,9 +35,11 @@ class ModelOptions:
             "target, else `none`.",
         ),
     ] = None
-    length: Annotated[str, in_models(metavar="POLICY", help="How deep to draft: NAME or NAME:VALUE.")] = "confidence"
-    shape: Annotated[str, in_models(metavar="SHAPE", help="How wide to draft.")] = "chain"
-    accept: Annotated[str, in_models(metavar="RULE", help="Which drafted tokens to keep.")] = "rejection"
+    length: Annotated[str, in_models(metavar="POLICY", help="How deep to draft: NAME or NAME:VALUE.")] = DEFAULTS[
+        "length"
+    ]
+    shape: Annotated[str, in_models(metavar="SHAPE", help="How wide to draft.")] = DEFAULTS["shape"]
+    accept: Annotated[str, in_models(metavar="RULE", help="Which drafted tokens to keep.")] = DEFAULTS["accept"]
     option: Annotated[list[str], in_models("--option", hidden=True)] = field(default_factory=list)
     dtype: Annotated[str, in_models(metavar="DTYPE", help="auto, float32, bfloat16 or float16.")] = "auto"
     device: Annotated[str, in_models(metavar="DEVICE", help="auto, cpu, cuda, ...")] = "auto"

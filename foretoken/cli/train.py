@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from foretoken.cli.command import grouped
-from foretoken.cli.loading import load_weights, open_llm
+from foretoken.cli.loading import open_llm
 from foretoken.cli.options import ModelOptions, OutputOptions
 from foretoken.cli.output import print_json, progress, stdout
 from foretoken.errors import ConfigError
@@ -70,9 +70,8 @@ def acceptance_head(
     prompts = read_texts([Path(file) for file in data], limit)
     output = OutputOptions(json=as_json, quiet=quiet, debug=debug)
     llm = open_llm(models, output)
-    load_weights(llm, output)
     folder = Path(out)
-    with progress("sampling", quiet) as update:
+    with progress(f"loading {llm.target.location}", quiet) as update:
         head = train(llm, prompts, recipe, folder / "work", lambda stage, done, of: update(f"{stage} {done} of {of}"))
     head.card["data"] = [Path(file).name for file in data]
     head.save(folder / FILE_NAME)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foretoken.errors import ConfigError
 from foretoken.llm import LLM
 from foretoken.models.base import LanguageModel
 from foretoken.request import Sampling
+from foretoken.rng import draw
 from foretoken.sampling import warp
 from foretoken.types import Scores
 
@@ -53,12 +53,11 @@ def label(llm: LLM, prompt: Sequence[int], target: list[int], sampling: Sampling
     models = llm.models
     laws = []
     for model in models:
-        assert model is not None, "checked by `collect`"
+        assert model is not None, "`collect` is given both"
         logits = read_once(model, [*prompt, *target]).logits[0, len(prompt) - 1 : -1]  # [n, V]
         laws.append(warp(logits, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p).double().cpu())
     p, q = laws
-    point = torch.from_numpy(rng.random(len(target)))[:, None] * q.sum(-1, keepdim=True)
-    draft = torch.searchsorted(q.cumsum(-1), point, right=True).clamp_max(q.shape[-1] - 1)  # [n, 1]
+    draft = draw(q, rng.random(len(target)).tolist())[:, None]  # [n, 1]
     p_draft, q_draft = p.gather(1, draft)[:, 0], q.gather(1, draft)[:, 0]
     return Example(
         list(prompt),
@@ -82,19 +81,14 @@ def collect(
     """Sample continuations from the target and label them, group by group; finished groups of `path` are kept.
 
     Args:
-        llm: target and draft.
+        llm: target and draft, both there.
         prompts: what to continue.
         sampling: the transform that acceptance is labelled under.
         max_new_tokens: length of a continuation.
         seed: of everything random.
         path: a JSON line per example.
         progress: told how many examples are done, and of how many.
-
-    Raises:
-        ConfigError: there is no draft model.
     """
-    if llm.draft is None:
-        raise ConfigError("an acceptance head belongs to a draft model", hint="give one with `--draft`")
     lines = path.read_text().splitlines() if path.is_file() else []
     lines = lines[: len(lines) // GROUP * GROUP]
     path.write_text("".join(line + "\n" for line in lines))

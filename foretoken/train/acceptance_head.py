@@ -48,7 +48,7 @@ class Recipe:
     """
 
     max_new_tokens: int = 128
-    temperature: float = 1.0
+    temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0

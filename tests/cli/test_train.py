@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 from pathlib import Path
 
+from foretoken.cli.train import acceptance_head
+from foretoken.train.acceptance_head import Recipe
 from tests.cli.conftest import Run
 
 QUICK = ("--max-new-tokens", "4", "--epochs", "1", "--dtype", "float32")
@@ -23,6 +27,21 @@ def test_a_trained_head_is_used_by_the_policy(run: Run, tmp_path: Path) -> None:
     used = run("generate", "Hi", "--length", "specdec++", "--length.head", head, "--max-new-tokens", "6", "--json")
     assert used.code == 0
     assert used.record["stats"]["num_drafted"] > 0
+
+
+def test_the_defaults_are_those_of_a_recipe() -> None:
+    offered = inspect.signature(acceptance_head).parameters
+    for field in dataclasses.fields(Recipe):
+        assert field.name not in offered or offered[field.name].default == field.default, field.name
+
+
+def test_what_cannot_be_trained_is_refused_before_loading(run: Run, no_weights: None, tmp_path: Path) -> None:
+    data = tmp_path / "prompts.jsonl"
+    data.write_text('{"prompt": "Hi"}\n')
+    for extra, message in (((), "too few"), (("--draft", "none"), "belongs to a draft model")):
+        result = run("train", "acceptance-head", "--data", str(data), "--out", str(tmp_path / "head"), *extra)
+        assert result.code == 2
+        assert message in result.err
 
 
 def test_bad_input_is_refused_before_anything_is_loaded(run: Run, no_weights: None, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from foretoken.train.acceptance_head import Recipe, train, unweighted, weighted_
 from foretoken.types import Scores
 
 PROMPTS = [f"What is {a} plus {a + 3}?" for a in range(30)]
-RECIPE = Recipe(max_new_tokens=6, epochs=2, batch=32, depth=1)
+RECIPE = Recipe(max_new_tokens=6, temperature=1.0, epochs=2, batch=32, depth=1)
 EXAMPLE = Example([9, 8], [1, 2, 3, 4], [5, 6, 7, 8], [0.0] * 4, [0.0] * 4, [0.1, 0.2, 0.3, 0.4])
 
 
