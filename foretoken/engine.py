@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from time import perf_counter
 
 import torch
 
 from foretoken.accept.base import AcceptanceRule
 from foretoken.commit import commit
+from foretoken.costs import Costs, GivenCosts
 from foretoken.draft.base import Drafter
 from foretoken.errors import ConfigError, RequestError
 from foretoken.length.base import LengthPolicy
@@ -37,6 +39,7 @@ class Engine:
         decode: token ids -> text, for text events and stop strings.
         open_ids: ids after which earlier text may still change (see `Tokenizer.open_ids`).
         max_nodes: nodes per row and step at most, root included.
+        costs: what a step costs, told of every step; None takes a draft forward for a tenth of a target's.
         rng: randomness; tests replace it.
 
     Raises:
@@ -54,6 +57,7 @@ class Engine:
         decode: Callable[..., str] = lambda ids: "",
         open_ids: frozenset[int] = frozenset(),
         max_nodes: int = 64,
+        costs: Costs | None = None,
         rng: RngFactory = SeededRng,
     ) -> None:
         check_fit(type(drafter), type(length), type(shape), type(rule))
@@ -62,7 +66,14 @@ class Engine:
         self._decode, self._open_ids = decode, open_ids
         self._ids = count()
         rows: list[Row] = []
-        self.batch = Batch(rows, target.new_cache(0), rng(rows, "draft"), rng(rows, "accept"), target.device)
+        self.batch = Batch(
+            rows,
+            target.new_cache(0),
+            rng(rows, "draft"),
+            rng(rows, "accept"),
+            target.device,
+            costs or GivenCosts(0.1),
+        )
 
     @torch.inference_mode()
     def start(self, requests: list[Request]) -> list[Row]:
@@ -84,13 +95,17 @@ class Engine:
         batch = self.batch
         if not batch.rows:
             return []
+        begin = perf_counter()
         draft = self.drafter.draft(batch, self.length, self.shape, self.max_nodes)
+        drafted = perf_counter()
         p, scores = verify(self.target, draft, batch)  # one target forward
         verdict = self.rule.accept(draft, p, batch.accept_rng)
         committed = commit(batch, draft, verdict)  # cuts where a request ends; the only writer
         self.drafter.observe(batch, draft, verdict, scores)
         self.length.observe(batch, draft, verdict)
         events = stream(committed, scores)
+        forwards, nodes = int(draft.num_forwards.max()), draft.tokens.numel()
+        batch.costs.observe(len(batch.rows), forwards, drafted - begin, nodes, perf_counter() - drafted)
         self._release([b for b, row in enumerate(batch.rows) if row.finish is not None])
         return events
 

@@ -16,8 +16,6 @@ from foretoken.engine import Engine, check_fit, check_request
 from foretoken.errors import ConfigError, ModelError, RequestError
 from foretoken.length.base import LengthPolicy
 from foretoken.metrics import Stats
-from foretoken.models.acceptance_head import FILE_NAME as HEAD_FILE
-from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.models.hf import HFModel
 from foretoken.models.source import Checkpoint, pick_device, pick_dtype
 from foretoken.registry import METHODS
@@ -143,16 +141,18 @@ class LLM:
     def _make_length(self) -> LengthPolicy:
         """The length policy, shared by all runs so that it may learn over requests."""
         kind, config = self._types["length"], self._configs["length"]
-        if not kind.uses_head:
-            policy: LengthPolicy = kind(config)
-            return policy
-        if self.draft is None:
+        if kind.trained is None:
+            return cast(LengthPolicy, kind(config))
+        path = self.draft.path / kind.trained.file_name if self.draft else None
+        if config.file:
+            path = Path(config.file)
+        elif not kind.needs_trained and not (path and path.is_file()):
+            return cast(LengthPolicy, kind(config))
+        if self.draft is None or path is None:
             raise ConfigError(
                 f"length policy `{self.methods['length'].name}` needs a draft model", hint="give one with `--draft`"
             )
-        path = Path(config.head) if config.head else self.draft.path / HEAD_FILE
-        policy = kind(config, AcceptanceHead.load(path, self.draft.fingerprint))
-        return policy
+        return cast(LengthPolicy, kind(config, kind.trained.load(path, self.draft.fingerprint)))
 
     def engine(self) -> Engine:
         """A fresh engine, with an empty batch, over the loaded models."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from foretoken.request import Request
 
 if TYPE_CHECKING:
+    from foretoken.costs import Costs
     from foretoken.models.base import KVCache
     from foretoken.rng import Rng
     from foretoken.tokenizer import TextPieces
@@ -107,6 +108,7 @@ class Batch:
         draft_rng: random numbers for choosing draft tokens.
         accept_rng: random numbers for accepting them; a stream of its own, or the two choices would be correlated.
         device: where drafts, scores and verdicts live.
+        costs: what a step costs, for policies that decide by speed.
     """
 
     rows: list[Row]
@@ -114,6 +116,7 @@ class Batch:
     draft_rng: Rng
     accept_rng: Rng
     device: torch.device
+    costs: Costs
 
     @property
     def roots(self) -> Tensor:

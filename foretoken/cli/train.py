@@ -46,9 +46,9 @@ def acceptance_head(
     """Train the acceptance head of SpecDec++ for a target and a draft.
 
     Interrupted and run again with the same FOLDER, it goes on where it was. Put the head beside the draft's weights, or
-    name it with --length.head, and use it with --length specdec++.
+    name it with --length.file, and use it with --length specdec++.
     """
-    from foretoken.models.acceptance_head import CARD_NAME, FILE_NAME
+    from foretoken.models.acceptance_head import CARD_NAME
     from foretoken.train.acceptance_head import Recipe, train
     from foretoken.train.texts import read_texts
 
@@ -74,12 +74,12 @@ def acceptance_head(
     with progress(f"loading {llm.target.location}", quiet) as update:
         head = train(llm, prompts, recipe, folder / "work", lambda stage, done, of: update(f"{stage} {done} of {of}"))
     head.card["data"] = [Path(file).name for file in data]
-    head.save(folder / FILE_NAME)
+    head.save(folder / head.file_name)
     (folder / CARD_NAME).write_text(json.dumps(head.card, indent=1) + "\n", encoding="utf-8")
     if as_json:
         print_json("train.acceptance-head/1", head.card)
     else:
-        _show(head.card, folder / FILE_NAME)
+        _show(head.card, folder / head.file_name)
 
 
 def _show(card: dict[str, Any], path: Path) -> None:

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
 from foretoken.errors import ConfigError
 from foretoken.types import Batch, Draft, Frontier, Verdict
+
+
+class Trained(Protocol):
+    """Something trained for one draft and kept in a file beside it.
+
+    Attributes:
+        file_name: its name in the draft's folder.
+    """
+
+    file_name: ClassVar[str]
+
+    @classmethod
+    def load(cls, path: Path, draft: str) -> Self:
+        """Read it, for the draft of that fingerprint.
+
+        Raises:
+            ModelError: the file is missing or broken, or was trained for another draft.
+        """
+        ...
 
 
 class LengthPolicy(ABC):
@@ -20,11 +40,16 @@ class LengthPolicy(ABC):
 
     Attributes:
         needs: what the drafter must provide: "logits", "hidden".
-        uses_head: whether it reads an acceptance head trained for the draft, handed over on construction.
+        trained: what has to be trained for the draft before it helps, handed over on construction; None if nothing.
+        needs_trained: whether it cannot do without.
+        uses_clock: whether it asks `batch.costs`, so that measured time decides how much is drafted. Sampled
+            text at one seed then depends on the clock, though its distribution never does.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    uses_head: ClassVar[bool] = False
+    trained: ClassVar[type[Trained] | None] = None
+    needs_trained: ClassVar[bool] = True
+    uses_clock: ClassVar[bool] = False
 
     @dataclass(frozen=True, slots=True)
     class Config:

@@ -26,7 +26,7 @@ class SpecDecPP(LengthPolicy):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
-    uses_head: ClassVar[bool] = True
+    trained: ClassVar[type[AcceptanceHead]] = AcceptanceHead
 
     @dataclass(frozen=True, slots=True)
     class Config:
@@ -36,13 +36,13 @@ class SpecDecPP(LengthPolicy):
             threshold: stop above this probability of a rejection among the candidates.
             least: go on below this many tokens.
             most: never more than this many tokens.
-            head: file of the head; none takes the one beside the draft.
+            file: the head's file; none takes the one beside the draft.
         """
 
         threshold: float = 0.5
         least: int = 1
         most: int = 20
-        head: str | None = None
+        file: str | None = None
 
         def __post_init__(self) -> None:
             check_length("least", self.least)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from foretoken.errors import ModelError
 
-FILE_NAME = "acceptance_head.safetensors"
 CARD_NAME = "acceptance_head.card.json"  # the same card as in the file, for people
 
 
@@ -43,6 +42,7 @@ class AcceptanceHead(nn.Module):
     one here, the same function with half the weights.
     """
 
+    file_name: ClassVar[str] = "acceptance_head.safetensors"
     scale: Tensor
     shift: Tensor
 

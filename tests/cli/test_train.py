@@ -24,7 +24,7 @@ def test_a_trained_head_is_used_by_the_policy(run: Run, tmp_path: Path) -> None:
     written = json.loads((out / "acceptance_head.card.json").read_text())
     assert written["calibration_error"] == card["calibration_error"]
     head = str(out / "acceptance_head.safetensors")
-    used = run("generate", "Hi", "--length", "specdec++", "--length.head", head, "--max-new-tokens", "6", "--json")
+    used = run("generate", "Hi", "--length", "specdec++", "--length.file", head, "--max-new-tokens", "6", "--json")
     assert used.code == 0
     assert used.record["stats"]["num_drafted"] > 0
 

@@ -11,6 +11,7 @@ import torch
 
 from foretoken.engine import Engine, check_fit
 from foretoken.errors import ConfigError
+from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
 from foretoken.models.base import LanguageModel
 from foretoken.registry import METHODS, find
 from foretoken.rng import RngFactory, SeededRng
@@ -71,19 +72,19 @@ class Setup:
     ) -> Engine:
         """An engine with fresh methods."""
         drafter = self.draft.make(draft if self.draft.type.uses_model else None)
-        head = [random_head(draft)] if getattr(self.length.type, "uses_head", False) else []
+        kind = getattr(self.length.type, "trained", None)
+        trained = [untrained(kind, draft)] if kind else []
         return Engine(
-            target, drafter, self.length.make(*head), self.shape.make(), self.accept.make(), rng=rng, **options
+            target, drafter, self.length.make(*trained), self.shape.make(), self.accept.make(), rng=rng, **options
         )
 
 
-def random_head(draft: LanguageModel) -> Any:
-    """An untrained acceptance head of a draft: exactness must not depend on what it says."""
-    from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
-
+def untrained(kind: type[Any], draft: LanguageModel) -> Any:
+    """What a policy would have trained for a draft, with random weights: exactness must not depend on what it says."""
     size = draft.hidden_size if isinstance(draft, TableModel) else draft.model.config.hidden_size
     torch.manual_seed(0)
-    return AcceptanceHead(HeadShape(size, depth=1)).requires_grad_(False)
+    made = {AcceptanceHead: lambda: AcceptanceHead(HeadShape(size, depth=1))}
+    return made[kind]().requires_grad_(False)
 
 
 def choices(station: str) -> list[Choice]:

@@ -14,6 +14,7 @@ import torch
 
 from foretoken.accept.greedy import Greedy
 from foretoken.commit import commit
+from foretoken.costs import GivenCosts
 from foretoken.engine import Engine
 from foretoken.models.base import LanguageModel
 from foretoken.models.cache import TensorCache
@@ -132,7 +133,11 @@ def tree_batch(model: LanguageModel) -> tuple[Batch, Draft, Verdict]:
         for i, prompt in enumerate(PROMPTS)
     ]
     cache = prefill(model, PROMPTS)
-    return Batch(rows, cache, SeededRng(rows, "draft"), SeededRng(rows, "accept"), model.device), draft, verdict
+    return (
+        Batch(rows, cache, SeededRng(rows, "draft"), SeededRng(rows, "accept"), model.device, GivenCosts(0.1)),
+        draft,
+        verdict,
+    )
 
 
 def path_to(node: int, parents: list[int]) -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from foretoken.costs import GivenCosts
 from foretoken.models.cache import TensorCache
 from foretoken.request import Request
 from foretoken.rng import SeededRng
@@ -17,7 +18,8 @@ from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict
 def batch(count: int) -> Batch:
     """Fresh rows."""
     rows = [Row(i, Request((0,)), TextPieces(lambda ids: ""), 99, [0]) for i in range(count)]
-    return Batch(rows, TensorCache(1, count), SeededRng(rows, "draft"), SeededRng(rows, "accept"), torch.device("cpu"))
+    draft, accept = SeededRng(rows, "draft"), SeededRng(rows, "accept")
+    return Batch(rows, TensorCache(1, count), draft, accept, torch.device("cpu"), GivenCosts(0.1))
 
 
 def frontier(depths: Sequence[int], probs: Sequence[float] | None = None) -> Frontier:

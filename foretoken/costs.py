@@ -1,0 +1,111 @@
+"""What a step costs on this machine. Policies that decide by speed ask here; nothing else depends on it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Mapping
+from statistics import median
+
+RECENT = 9  # timings of one size that its estimate is the median of
+FEWEST = 3  # fewer timings than these say less than the calibration does
+
+
+class Costs(ABC):
+    """Seconds of the two things a step is made of."""
+
+    @abstractmethod
+    def draft_s(self, rows: int) -> float:
+        """Seconds of one draft forward that reads one token of each of `rows` rows."""
+
+    @abstractmethod
+    def verify_s(self, tokens: int) -> float:
+        """Seconds of everything in a step but drafting, when the target reads `tokens` tokens, all rows together."""
+
+    def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:  # noqa: B027
+        """Learn from one step.
+
+        Args:
+            rows: rows in the batch.
+            forwards: draft forwards made.
+            draft_s: seconds spent drafting.
+            tokens: tokens the target read, all rows together.
+            verify_s: seconds of the rest of the step.
+        """
+
+
+class GivenCosts(Costs):
+    """Costs that do not change: for simulating another machine, and for runs that must not depend on the clock.
+
+    Args:
+        draft: seconds of a draft forward.
+        verify: seconds of verification by tokens read; linear in between, with the last slope beyond.
+    """
+
+    def __init__(self, draft: float, verify: Mapping[int, float] | float = 1.0) -> None:
+        self._draft = draft
+        self._verify = verify if isinstance(verify, Mapping) else {1: verify, 2: verify}
+
+    def draft_s(self, rows: int) -> float:
+        return self._draft
+
+    def verify_s(self, tokens: int) -> float:
+        return interpolate(self._verify, tokens)
+
+
+class MeasuredCosts(Costs):
+    """Costs measured while running, on top of a calibration.
+
+    An estimate is what the calibration says times the median ratio of recent timings to it, so that sizes that were not
+    seen lately follow the machine's drift all the same.
+
+    Args:
+        draft: calibrated seconds of a draft forward by rows.
+        verify: calibrated seconds of a target forward by tokens read.
+    """
+
+    def __init__(self, draft: Mapping[int, float], verify: Mapping[int, float]) -> None:
+        self._draft, self._verify = _Drifting(draft), _Drifting(verify)
+
+    def draft_s(self, rows: int) -> float:
+        return self._draft(rows)
+
+    def verify_s(self, tokens: int) -> float:
+        return self._verify(tokens)
+
+    def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
+        if forwards:
+            self._draft.observe(rows, draft_s / forwards)
+        self._verify.observe(tokens, verify_s)
+
+
+class _Drifting:
+    """A calibrated curve and how far recent timings are from it."""
+
+    def __init__(self, calibrated: Mapping[int, float]) -> None:
+        self._calibrated = calibrated
+        self._all: deque[float] = deque(maxlen=4 * RECENT)
+        self._at: dict[int, deque[float]] = {}
+
+    def __call__(self, size: int) -> float:
+        seen = self._at.get(size, ())
+        ratios = seen if len(seen) >= FEWEST else self._all
+        return interpolate(self._calibrated, size) * (median(ratios) if ratios else 1.0)
+
+    def observe(self, size: int, seconds: float) -> None:
+        ratio = seconds / interpolate(self._calibrated, size)
+        self._all.append(ratio)
+        self._at.setdefault(size, deque(maxlen=RECENT)).append(ratio)
+
+
+def interpolate(points: Mapping[int, float], size: int) -> float:
+    """Value at `size` of a curve known at some sizes: linear in between, level before them, its last slope after."""
+    if size in points:
+        return points[size]
+    sizes = sorted(points)
+    after = bisect_left(sizes, size)
+    if after == 0 or len(sizes) == 1:
+        return points[sizes[0]]
+    low, high = sizes[min(after, len(sizes) - 1) - 1], sizes[min(after, len(sizes) - 1)]
+    return points[low] + (points[high] - points[low]) * (size - low) / (high - low)
