@@ -21,7 +21,7 @@ from foretoken.rng import RngFactory, SeededRng
 from foretoken.shape.base import TreeShape
 from foretoken.stream import stream
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Batch, FinishReason, Row, TokenEvent, swap_remove
+from foretoken.types import Batch, Draft, FinishReason, Row, TokenEvent, swap_remove
 from foretoken.verify import verify
 
 
@@ -104,8 +104,7 @@ class Engine:
         self.drafter.observe(batch, draft, verdict, scores)
         self.length.observe(batch, draft, verdict)
         events = stream(committed, scores)
-        forwards, nodes = int(draft.num_forwards.max()), draft.tokens.numel()
-        batch.costs.observe(len(batch.rows), forwards, drafted - begin, nodes, perf_counter() - drafted)
+        self._time(draft, drafted - begin, perf_counter() - drafted)
         self._release([b for b, row in enumerate(batch.rows) if row.finish is not None])
         return events
 
@@ -116,6 +115,11 @@ class Engine:
         row.finish = FinishReason.CANCELLED
         self._release([index])
         return TokenEvent(row.id, [], row.text.take(final=True), [], None, row.finish)
+
+    def _time(self, draft: Draft, draft_s: float, verify_s: float) -> None:
+        """Tell the costs what this step took; its last statements read results, so no device is still at work."""
+        forwards = int(draft.num_forwards.max())
+        self.batch.costs.observe(len(self.batch.rows), forwards, draft_s, draft.tokens.numel(), verify_s)
 
     def _row(self, request: Request) -> Row:
         check_request(request, self.target.max_length, type(self.rule), self.target.vocab_size)
