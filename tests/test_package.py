@@ -14,7 +14,7 @@ ROOT = Path(foretoken.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 METHODS_AND_TOOLS = ("draft", "length", "shape", "accept", "serve", "train", "bench", "data", "cli")
 CORE_LINES = 2500
-FILE_LINES, FUNCTION_LINES, STEP_LINES = 250, 60, 15
+FILE_LINES, FUNCTION_LINES, STEP_LINES = 250, 60, 16
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # Files that are allowed to be longer, each for a reason.
 LONG_FILES = {

@@ -1,0 +1,98 @@
+"""Run a length policy over a recorded trace: the steps it would make, without a model and at any cost of one."""
+
+from __future__ import annotations
+
+import torch
+
+from foretoken.bench.trace import Leaves, Trace
+from foretoken.costs import Costs
+from foretoken.length.base import LengthPolicy
+from foretoken.models.cache import TensorCache
+from foretoken.rng import SeededRng
+from foretoken.tokenizer import TextPieces
+from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict
+
+Steps = list[tuple[int, int]]  # drafted and accepted tokens of each step
+
+
+@torch.inference_mode()
+def replay(trace: Trace, policy: LengthPolicy, costs: Costs, max_nodes: int = 64) -> Steps:
+    """Steps of one request under a policy.
+
+    Args:
+        trace: what drafting meets.
+        policy: decides how deep, and observes as in the engine.
+        costs: what the policy is told that steps cost.
+        max_nodes: nodes per step at most, root included.
+    """
+    prompt = list(trace.request.prompt)
+    row = Row(0, trace.request, TextPieces(lambda ids: ""), len(prompt) + trace.request.max_new_tokens, prompt)
+    draft_rng, accept_rng = SeededRng([row], "draft"), SeededRng([row], "accept")
+    device = trace.on.tokens.device
+    batch = Batch([row], TensorCache(0, 1), draft_rng, accept_rng, device, costs)
+    steps: Steps = []
+    position = 0
+    while position < len(trace.text):
+        drafted, probs = _draft(trace, position, policy, batch, min(row.room, max_nodes - 1))
+        accepted = min(trace.run(position), drafted)
+        emitted = trace.text[position : position + accepted + 1]
+        row.tokens.extend(emitted)
+        position += len(emitted)
+        policy.observe(batch, _as_draft(drafted, probs, device), _as_verdict(drafted, accepted, device))
+        steps.append((drafted, min(accepted, len(emitted))))
+    return steps
+
+
+def seconds(steps: Steps, costs: Costs) -> float:
+    """What steps of one row take."""
+    return sum(drafted * costs.draft_s(1) + costs.verify_s(drafted + 1) for drafted, _ in steps)
+
+
+def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: int) -> tuple[int, list[torch.Tensor]]:
+    """Drafted tokens of one step, and the drafter's own probability of each."""
+    root = torch.ones(1, 1, device=batch.device)
+    frontier = Frontier(_depth(0, batch), root, None, None, _active(room > 0, batch))
+    stops = trace.request.stop_token_ids
+    probs: list[torch.Tensor] = []
+    leaves, index = trace.on, start
+    while bool(frontier.active) and bool(policy.grow(frontier, batch)):
+        if leaves is trace.on and index > start and not trace.accepted[index - 1]:
+            leaves, index = trace.off[index - 1], 0
+        probs.append(leaves.prob[index])
+        depth = len(probs)
+        # The record ends with the text, and some way after a rejection.
+        more = depth < room and int(leaves.tokens[index]) not in stops
+        more = more and (index + 1 < len(leaves.tokens) or (leaves is trace.on and not trace.accepted[index]))
+        frontier = _frontier(leaves, index, depth, more, batch)
+        index += 1
+    return len(probs), probs
+
+
+def _frontier(leaves: Leaves, index: int, depth: int, more: bool, batch: Batch) -> Frontier:
+    hidden = None if leaves.hidden is None else leaves.hidden[index][None, None]
+    prob, logits = leaves.prob[index][None, None], leaves.logits[index][None, None]
+    return Frontier(_depth(depth, batch), prob, logits, hidden, _active(more, batch))
+
+
+def _depth(depth: int, batch: Batch) -> torch.Tensor:
+    return torch.tensor([[depth]], device=batch.device)
+
+
+def _active(active: bool, batch: Batch) -> torch.Tensor:
+    return torch.tensor([[active]], device=batch.device)
+
+
+def _as_draft(drafted: int, probs: list[torch.Tensor], device: torch.device) -> Draft:
+    """The step's draft, as far as policies look at it."""
+    nodes = torch.arange(drafted + 1, device=device)[None]
+    prob = torch.stack([torch.ones((), device=device), *probs])[None] if probs else None
+    count = torch.tensor([drafted], device=device)
+    return Draft(torch.zeros_like(nodes), (nodes - 1).clamp_min(0), count + 1, None, Drawn.IID, prob, count)
+
+
+def _as_verdict(drafted: int, accepted: int, device: torch.device) -> Verdict:
+    nodes = torch.arange(1, drafted + 1, device=device)[None]
+    counts = torch.tensor([accepted], device=device)
+    path = torch.where(nodes <= accepted, nodes, -1)
+    tested = torch.tensor([min(accepted + 1, drafted)], device=device)
+    return Verdict(path, counts, tested, torch.zeros_like(counts), counts < drafted)
