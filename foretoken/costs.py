@@ -87,16 +87,20 @@ class _Drifting:
         self._calibrated = calibrated
         self._all: deque[float] = deque(maxlen=4 * RECENT)
         self._at: dict[int, deque[float]] = {}
+        self._known: dict[int, float] = {}
 
     def __call__(self, size: int) -> float:
-        seen = self._at.get(size, ())
-        ratios = seen if len(seen) >= FEWEST else self._all
-        return interpolate(self._calibrated, size) * (median(ratios) if ratios else 1.0)
+        if size not in self._known:  # asked for every drafted token, so medians are taken once a step
+            seen = self._at.get(size, ())
+            ratios = seen if len(seen) >= FEWEST else self._all
+            self._known[size] = interpolate(self._calibrated, size) * (median(ratios) if ratios else 1.0)
+        return self._known[size]
 
     def observe(self, size: int, seconds: float) -> None:
         ratio = seconds / interpolate(self._calibrated, size)
         self._all.append(ratio)
         self._at.setdefault(size, deque(maxlen=RECENT)).append(ratio)
+        self._known.clear()
 
 
 def interpolate(points: Mapping[int, float], size: int) -> float:

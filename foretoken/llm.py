@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, cast, overload
 
 from foretoken.config import DEFAULT_TARGET, DEFAULTS, Method
+from foretoken.costs import Costs
 from foretoken.engine import Engine, check_fit, check_request
 from foretoken.errors import ConfigError, ModelError, RequestError
 from foretoken.length.base import LengthPolicy
 from foretoken.metrics import Stats
 from foretoken.models.hf import HFModel
 from foretoken.models.source import Checkpoint, pick_device, pick_dtype
+from foretoken.models.timing import calibrate
 from foretoken.registry import METHODS
 from foretoken.request import Request, Sampling
 from foretoken.tokenizer import Prompt, Tokenizer
@@ -138,6 +140,11 @@ class LLM:
         target = self.target.load(self._dtype, self._device)
         return target, self.draft.load(self._dtype, self._device, target.vocab_size) if self.draft else None
 
+    @cached_property
+    def costs(self) -> Costs:
+        """What steps cost here: timed on first use, in about half a second, and kept up to date by every run."""
+        return calibrate(*self.models)
+
     def _make_length(self) -> LengthPolicy:
         """The length policy, shared by all runs so that it may learn over requests."""
         kind, config = self._types["length"], self._configs["length"]
@@ -165,6 +172,7 @@ class LLM:
             self._types["accept"](self._configs["accept"]),
             decode=self.tokenizer.decode,
             open_ids=self.tokenizer.open_ids,
+            costs=self.costs if self._length.uses_clock else None,
         )
 
     def using(self, *, draft: str | None = None, **methods: str | Method) -> LLM:
@@ -185,6 +193,7 @@ class LLM:
         other = copy(self)
         other._choose(chosen)
         other._length = other._make_length()
+        other.__dict__.pop("costs", None)  # its steps are other steps
         other.models = self.models  # what cannot work was refused before this loads them
         return other
 

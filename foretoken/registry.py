@@ -16,6 +16,7 @@ METHODS: dict[str, dict[str, str]] = {
         "confidence": "foretoken.length.confidence:Confidence",
         "fixed": "foretoken.length.fixed:Fixed",
         "heuristic": "foretoken.length.heuristic:Heuristic",
+        "renewal": "foretoken.length.renewal:Renewal",
         "specdec++": "foretoken.length.specdecpp:SpecDecPP",
     },
     "shape": {

@@ -125,14 +125,14 @@ def _branches(
         scores = draft.forward(tokens[None], positions[None], mask[None], cache)
         tokens = draw(_law(scores, request), rng.random(count).tolist())
         levels.append(_leaves(tokens, scores))
-    stacked = [
-        None
-        if levels[0].hidden is None and name == "hidden"
-        else torch.stack([getattr(one, name) for one in levels], 1)
-        for name in ("tokens", "prob", "logits", "hidden")
-    ]
+    tokens, prob, logits = (
+        torch.stack([getattr(one, name) for one in levels], 1) for name in ("tokens", "prob", "logits")
+    )
+    hidden = (
+        None if levels[0].hidden is None else torch.stack([one.hidden for one in levels if one.hidden is not None], 1)
+    )
     return {
-        position: Leaves(*(None if part is None else part[i] for part in stacked))
+        position: Leaves(tokens[i], prob[i], logits[i], None if hidden is None else hidden[i])
         for i, position in enumerate(rejected.tolist())
     }
 

@@ -49,7 +49,7 @@ class LengthPolicy(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     trained: ClassVar[type[Trained] | None] = None
     needs_trained: ClassVar[bool] = True
-    uses_clock: ClassVar[bool] = False
+    uses_clock: bool = False
 
     @dataclass(frozen=True, slots=True)
     class Config:

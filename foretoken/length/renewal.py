@@ -1,0 +1,153 @@
+"""Draft on while the expected gain of one more candidate exceeds its cost; nothing to tune."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from foretoken.costs import Costs, GivenCosts
+from foretoken.errors import ConfigError
+from foretoken.length.base import LengthPolicy, check_length
+from foretoken.length.belief import Belief, log_odds
+from foretoken.types import Batch, Draft, Frontier, Row, Verdict
+
+FADE = 0.99  # how much a step still counts when the next one is done
+START = 6.0  # tokens the first guess of a pace counts for
+HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
+FIRST_REST, LONGEST_REST = 4, 64  # plain steps when drafting did not pay; twice as many if it still does not then
+
+
+class Renewal(LengthPolicy):
+    """Go on while P(all candidates and the next one are accepted) x seconds per token exceeds the cost of the next one.
+
+    The renewal-reward form of SpecDec++'s threshold, 1 - t_d / (seconds per token), with both times measured while
+    running and the growing cost of verification added to t_d. Acceptance is estimated from the draft's own probability
+    of each token, a relation that every request learns for itself. When the steps that drafted were slower than plain
+    decoding, the request decodes plainly for a while, then tries again.
+
+    `cost` fixes the times, so that decisions, and with them the text that a seed gives at temperatures above 0, do not
+    depend on the clock.
+
+    Reference: Huang, Guo and Wang 2024, SpecDec++, https://arxiv.org/abs/2405.19715, for the threshold; the renewal
+    form is ours.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+
+    @dataclass(frozen=True, slots=True)
+    class Config:
+        """Options.
+
+        Attributes:
+            cost: cost of a draft forward in target forwards, verification being flat; none measures both.
+            most: never more than this many tokens.
+        """
+
+        cost: float | None = None
+        most: int = 20
+
+        def __post_init__(self) -> None:
+            check_length("most", self.most)
+            if self.cost is not None and self.cost < 0:
+                raise ConfigError(f"cost cannot be {self.cost}", hint="a draft forward over a target forward: 0.1")
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or self.Config()
+        self._given = None if self.config.cost is None else GivenCosts(self.config.cost)
+        self.uses_clock = self._given is None
+
+    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+        costs = self._given or batch.costs
+        depths, probs = frontier.depth[:, 0].tolist(), frontier.prob[:, 0].tolist()
+        active = frontier.active[:, 0].tolist()
+        # A forward is shared by the rows that still draft; what is left of the batch has to pay for it.
+        share = len(batch.rows) / max(sum(active), 1)
+        wanted = [
+            going and depth < self.config.most and self._pace(row).goes_on(depth, prob, costs, len(batch.rows), share)
+            for row, depth, prob, going in zip(batch.rows, depths, probs, active, strict=True)
+        ]
+        return torch.tensor(wanted, device=frontier.depth.device)[:, None]
+
+    def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
+        if draft.prob is None:
+            return
+        costs = self._given or batch.costs
+        probs, drafted, accepted = draft.prob[:, 1:].tolist(), (draft.sizes - 1).tolist(), verdict.counts.tolist()
+        for b, row in enumerate(batch.rows):
+            if drafted[b]:
+                self._pace(row).observe(probs[b][: drafted[b]], accepted[b], costs, len(batch.rows))
+
+    def _pace(self, row: Row) -> Pace:
+        if self not in row.memory:
+            row.memory[self] = Pace(row.request.sampling.temperature)
+        pace: Pace = row.memory[self]
+        return pace
+
+
+class Pace:
+    """What one request has learnt: how likely its candidates are accepted, and how fast its drafting steps were.
+
+    Args:
+        temperature: of the request. The warmer, the less the draft's probability of a drawn token says of acceptance.
+    """
+
+    __slots__ = ("_accepted", "_belief", "_judged", "_nap", "_rest", "_steps", "_survival", "_tokens")
+
+    def __init__(self, temperature: float) -> None:
+        self._belief = Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
+        self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
+        self._steps, self._tokens = START * HOPE, START  # time in plain steps, and what it gave
+        self._survival = 1.0  # chance that all candidates so far are accepted
+        self._rest, self._nap = 0, FIRST_REST
+
+    def goes_on(self, depth: int, prob: float, costs: Costs, rows: int, share: float) -> bool:
+        """Whether one more candidate is worth its cost.
+
+        Args:
+            depth: candidates so far.
+            prob: the draft's probability of the newest one.
+            costs: of forwards.
+            rows: rows in the batch.
+            share: rows in the batch over rows still drafting.
+        """
+        if depth == 0:
+            self._survival = 1.0
+            if self._rest:
+                self._rest -= 1
+                self._fade()  # the text moves on, and old steps say less about it
+            return self._rest == 0
+        self._survival *= self._belief(log_odds(prob))
+        gained = self._survival * self._accepted / self._judged  # tokens, of one more candidate
+        pace = min(self._steps / self._tokens, 1.0) * costs.verify_s(rows)  # plain decoding is always to be had
+        wider = costs.verify_s(rows * (depth + 2)) - costs.verify_s(rows * (depth + 1))
+        return gained * pace > share * (costs.draft_s(rows) + wider)
+
+    def observe(self, probs: list[float], accepted: int, costs: Costs, rows: int) -> None:
+        """Learn from a step that drafted.
+
+        Args:
+            probs: the draft's probability of each candidate.
+            accepted: how many of them were kept.
+            costs: of forwards.
+            rows: rows in the batch.
+        """
+        # Nothing after the first rejection was judged on its own merit.
+        for index, prob in enumerate(probs[: accepted + 1]):
+            self._belief.observe(log_odds(prob), index < accepted)
+        took = (len(probs) * costs.draft_s(rows) + costs.verify_s(rows * (len(probs) + 1))) / costs.verify_s(rows)
+        self._fade()
+        self._accepted += accepted
+        self._judged += min(accepted + 1, len(probs))
+        self._steps += took
+        self._tokens += accepted + 1
+        if self._steps <= self._tokens:
+            self._nap = FIRST_REST
+        elif took > accepted + 1:  # a step that paid is followed by another, whatever those before it were
+            self._rest, self._nap = self._nap + 1, min(2 * self._nap, LONGEST_REST)
+
+    def _fade(self) -> None:
+        self._accepted, self._judged = FADE * self._accepted, FADE * self._judged
+        self._steps, self._tokens = FADE * self._steps, FADE * self._tokens

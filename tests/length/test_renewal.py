@@ -1,0 +1,140 @@
+"""Renewal weighs expected gain against cost, gives drafting up when it does not pay, and comes back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from foretoken.bench.replay import replay, seconds
+from foretoken.bench.trace import DEPTH, Leaves, Trace
+from foretoken.costs import GivenCosts
+from foretoken.errors import ConfigError
+from foretoken.length.base import LengthPolicy
+from foretoken.length.belief import Belief, log_odds
+from foretoken.length.fixed import Fixed
+from foretoken.length.renewal import LONGEST_REST, Pace, Renewal
+from foretoken.request import Request
+from tests.length.by_hand import batch, finished, frontier
+
+
+def trace(accepted: list[bool], sure: float = 0.7, unsure: float = 0.7) -> Trace:
+    """A text whose drafting is accepted as told, with the draft's own probability of what is kept and what is not."""
+    n = len(accepted)
+    prob = torch.where(torch.tensor(accepted), sure, unsure)
+    leaves = Leaves(torch.zeros(n, dtype=torch.int64), prob, torch.zeros(n, 2), None)
+    after = Leaves(torch.zeros(DEPTH, dtype=torch.int64), torch.full((DEPTH,), unsure), torch.zeros(DEPTH, 2), None)
+    off = {i: after for i, kept in enumerate(accepted) if not kept}
+    return Trace(Request((0,), max_new_tokens=n), [1] * n, accepted, leaves, off)
+
+
+def pace(policy: LengthPolicy, text: Trace, cost: float) -> float:
+    """Time per token, in plain steps."""
+    costs = GivenCosts(cost)
+    return seconds(replay(text, policy, costs), costs) / len(text.text)
+
+
+@pytest.mark.parametrize("alpha", [0.6, 0.7, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("cost", [0.05, 0.1, 0.2])
+def test_constant_acceptance_gives_the_pace_of_the_best_fixed_length(alpha: float, cost: float) -> None:
+    """Fixture F5, learnt rather than told: within 3% of the best of 20 fixed lengths in hindsight."""
+    text = trace((np.random.default_rng(0).random(1500) < alpha).tolist())
+    best = min(pace(Fixed(Fixed.Config(k)), text, cost) for k in range(21))
+    assert pace(Renewal(), text, cost) < 1.03 * best
+
+
+def test_what_tells_acceptance_apart_beats_every_fixed_length() -> None:
+    text = trace((np.random.default_rng(1).random(800) < 0.7).tolist(), sure=0.9, unsure=0.3)
+    best = min(pace(Fixed(Fixed.Config(k)), text, 0.2) for k in range(21))
+    assert pace(Renewal(), text, 0.2) < 0.9 * best
+
+
+@pytest.mark.parametrize("cost", [0.05, 0.35, 1.0])
+def test_a_hopeless_draft_costs_almost_nothing(cost: float) -> None:
+    assert pace(Renewal(), trace([False] * 512), cost) < 1.03
+
+
+def test_drafting_comes_back_when_it_pays_again() -> None:
+    text = trace([False] * 300 + [True] * 300)
+    steps = replay(text, Renewal(), GivenCosts(0.3))
+    late = [drafted for drafted, _ in steps[300 + LONGEST_REST + 5 :]]
+    assert min(late[:-1]) >= 1
+    assert max(late) > 5
+
+
+def test_the_decision_is_expected_gain_against_cost() -> None:
+    """A third candidate after two: survival 0.8 * 0.7, next one 3/5, pace 0.8 of a plain step: gain 0.269."""
+    for cost, goes_on in ((0.268, True), (0.270, False)):
+        one = Pace(0.0)
+        one._belief = lambda score: {log_odds(0.5): 0.8, log_odds(0.4): 0.7}[score]  # type: ignore[assignment]
+        assert one.goes_on(0, 1.0, GivenCosts(cost), 1, 1.0)
+        one.goes_on(1, 0.5, GivenCosts(cost), 1, 1.0)
+        assert one.goes_on(2, 0.4, GivenCosts(cost), 1, 1.0) is goes_on
+
+
+def test_verification_that_grows_counts_as_cost() -> None:
+    one = Pace(0.0)
+    one._belief = lambda score: 1.0  # type: ignore[assignment]
+    one.goes_on(0, 1.0, GivenCosts(0.0), 1, 1.0)
+    steep = GivenCosts(0.0, {1: 1.0, 2: 1.0, 3: 1.6})
+    assert not one.goes_on(1, 0.9, steep, 1, 1.0)
+    assert one.goes_on(1, 0.9, GivenCosts(0.0, {1: 1.0, 2: 1.0, 3: 1.4}), 1, 1.0)
+
+
+def test_a_forward_for_one_row_of_four_costs_that_row_four_times_as_much() -> None:
+    rows = batch(4)
+    rows.costs = GivenCosts(0.2)
+    all_active = frontier([0] * 4)
+    assert Renewal().grow(all_active, rows).all()
+    policy = Renewal()
+    policy.grow(frontier([0] * 4), rows)
+    assert policy.grow(frontier([1] * 4, [0.9] * 4), rows).all()
+    policy.grow(frontier([0] * 4), rows)
+    alone = frontier([1] * 4, [0.9] * 4)
+    alone.active[1:] = False
+    assert not policy.grow(alone, rows).any()
+
+
+def test_rows_learn_apart() -> None:
+    policy, rows = Renewal(), batch(2)
+    rows.costs = GivenCosts(0.9)
+    policy.observe(rows, *finished([3, 3], [3, 0], torch.full((2, 4), 0.5)))
+    for _ in range(4):
+        policy.observe(rows, *finished([3, 3], [3, 0], torch.full((2, 4), 0.5)))
+    assert policy.grow(frontier([0, 0]), rows)[:, 0].tolist() == [True, False]
+
+
+def test_given_costs_do_not_ask_the_clock() -> None:
+    assert Renewal().uses_clock
+    fixed = Renewal(Renewal.Config(cost=0.1))
+    assert not fixed.uses_clock
+    rows = batch(1)
+    rows.costs = GivenCosts(99.0)  # not looked at
+    fixed.grow(frontier([0]), rows)
+    assert fixed.grow(frontier([1], [0.9]), rows).all()
+
+
+def test_options_are_checked() -> None:
+    for bad in ({"cost": -0.1}, {"most": -1}):
+        with pytest.raises(ConfigError):
+            Renewal.Config(**bad)
+
+
+def test_a_belief_finds_the_curve_behind_the_outcomes() -> None:
+    dice = np.random.default_rng(0)
+    belief = Belief(1.0, 1.0)
+    for _ in range(3000):
+        score = float(dice.normal(0, 2))
+        belief.observe(score, bool(dice.random() < 1 / (1 + np.exp(0.8 - 0.5 * score))))
+    # About 100 outcomes are remembered: a standard error of some 0.25 in the shift and 0.15 in the scale.
+    assert belief.shift == pytest.approx(-0.8, abs=0.5)
+    assert belief.scale == pytest.approx(0.5, abs=0.35)
+
+
+def test_a_belief_starts_as_told_and_stays_finite() -> None:
+    belief = Belief(0.0, 1.0)
+    assert belief(log_odds(0.3)) == pytest.approx(0.3)
+    for _ in range(500):
+        belief.observe(log_odds(1.0), False)
+    assert 0 <= belief(log_odds(1.0)) < 0.05
+    assert np.isfinite([belief.shift, belief.scale]).all()
