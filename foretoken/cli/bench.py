@@ -20,7 +20,7 @@ from foretoken.cli.hardware import hardware
 from foretoken.cli.loading import config_json, dtype_name, lossless, open_llm
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions
 from foretoken.cli.output import note, print_json, progress, say
-from foretoken.cli.prompts import Source, from_file
+from foretoken.cli.prompts import Source
 
 if TYPE_CHECKING:
     from foretoken.llm import LLM
@@ -58,7 +58,7 @@ def bench(
     from foretoken.bench.report import summarise
     from foretoken.bench.run import interleave
 
-    sources = from_file(what.prompts, what.limit)
+    sources = what.sources()
     llm = open_llm(models, output)
     drafting = _without_oracle(llm, drafting, sampling, quiet)
     requests = [sampling.request(llm, source.text) for source in sources]

@@ -10,9 +10,10 @@ import typer
 
 from foretoken.cli.options import SamplingOptions
 from foretoken.cli.output import note
+from foretoken.cli.prompts import Source, from_file
 from foretoken.errors import ConfigError
 
-PROMPTS = str(files("foretoken") / "data" / "prompts" / "demo.jsonl")
+PROMPTS = files("foretoken") / "data" / "prompts" / "demo.jsonl"
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class BenchOptions:
     """What is compared."""
 
     prompts: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="FILE",
-            show_default="a small built-in set",
-            help="A .jsonl file (`prompt` or `turns`), or a dataset of the hub: owner/name[/config][:split][:column].",
+            help="A .jsonl file (`prompt` or `turns`), or a dataset of the hub: owner/name[/config][:split][:column]. "
+            "Default: a small built-in set.",
         ),
-    ] = PROMPTS
+    ] = None
     limit: Annotated[int | None, typer.Option(metavar="N", help="Take at most this many prompts.")] = None
     methods: Annotated[
         str,
@@ -46,6 +47,14 @@ class BenchOptions:
             "answered again); needs temperature 0.",
         ),
     ] = False
+
+    def sources(self) -> list[Source]:
+        """The prompts.
+
+        Raises:
+            RequestError: there are none, or they cannot be read.
+        """
+        return from_file(self.prompts or str(PROMPTS), self.limit)
 
     def check_with(self, sampling: SamplingOptions) -> None:
         """Refuse what cannot be run.

@@ -22,8 +22,8 @@ def show(rows: Sequence[Mapping[str, Any]], best_fixed: str | None, count: int) 
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("\nmethod", no_wrap=True)
-    heads = ("tokens\nper s", "speed-up\nof sums", "by prompt: median\n(quartiles)", f"over\n{best_fixed or 'fixed'}")
-    for head in (*heads, "tokens per\nforward", "accepted", "discarded\nper token"):
+    heads = ("tokens\nper s", "speed-up\nof sums", "median prompt\n(quartiles)", f"over\n{best_fixed or 'fixed'}")
+    for head in (*heads, "tokens/\nforward", "accepted", "discard\nrate"):
         table.add_column(head, justify="right", no_wrap=True)
     best = fastest(rows)
     for row in rows:

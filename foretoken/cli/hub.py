@@ -38,8 +38,9 @@ class HubDataset:
             HubDataset(name='openai/gsm8k', config='main', split='test', column=None)
         """
         match, path = NAME.fullmatch(text), Path(text)
-        in_folder = path.parent.is_dir() and not path.is_dir()
-        if match is None or path.is_file() or in_folder or path.suffix in (".json", ".jsonl"):
+        # In a folder that is here, it is a file that was misspelt.
+        misspelt = ":" not in text and path.parent.is_dir() and not path.is_dir()
+        if match is None or path.is_file() or misspelt or path.suffix in (".json", ".jsonl"):
             return None
         return cls(*match.groups())
 
