@@ -76,10 +76,11 @@ def speed_ups(rows: Sequence[Row], caption: str = "", width: float = 7) -> Any:
     edges = [GREY if name == ORACLE else colour for name, colour in zip(names, colours, strict=True)]
     axes.barh(names, medians, height=0.7, color=colours, edgecolor=edges, xerr=spread, ecolor=INK, capsize=2)
     axes.axvline(1, color=INK, linewidth=0.8, linestyle=":")
-    gap = 0.015 * max(*medians, *highs)
+    # One hiccup of the machine may stretch a quartile beyond all measure: such a whisker leaves the picture.
+    end = max(*medians, *(high for high in highs if high < 2 * max(medians)))
     for index, (value, high) in enumerate(zip(medians, highs, strict=True)):
-        axes.text(max(value, high) + gap, index, f"{value:.2f}x", va="center", fontsize=9)
-    axes.set_xlim(0, 1.12 * max(*medians, *highs))
+        axes.text(min(max(value, high), end) + 0.015 * end, index, f"{value:.2f}x", va="center", fontsize=9)
+    axes.set_xlim(0, 1.14 * end)
     axes.invert_yaxis()
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(left=False)
@@ -107,7 +108,7 @@ def plane(rows: Sequence[Row]) -> Any:
         x = [point["discard_rate"] for point in points]
         y = [point["verification_rate"] for point in points]
         marker = {PLAIN: "s", ORACLE: "*"}.get(name, "o")
-        size, line = (110, "") if name == ORACLE else (26, "-" if name != FIXED else "")
+        size, line = (160, "") if name == ORACLE else (26, "-" if name != FIXED else "")
         axes.plot(x, y, line or " ", color=colours[name], linewidth=1.2, zorder=2)
         axes.scatter(x, y, s=size, marker=marker, color=colours[name], edgecolor="white", zorder=3, label=name)
         if name not in (PLAIN, ORACLE):
