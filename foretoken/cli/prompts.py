@@ -1,21 +1,32 @@
-"""Where prompts come from: the command line, standard input, or a file of JSON lines."""
+"""Where prompts come from: the command line, standard input, a file of JSON lines, or a dataset of the hub."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from foretoken.cli.hub import HubDataset
 from foretoken.errors import ConfigError, RequestError
+
+COLUMNS = ("prompt", "turns", "question", "instruction", "text")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One prompt, and the name it has in its file."""
+    """One prompt, and what its file says about it.
+
+    Attributes:
+        text: the prompt.
+        id: its name.
+        category: what kind of prompt it is.
+    """
 
     text: str
     id: str | int | None = None
+    category: str | None = None
 
     def to_json(self) -> dict[str, str | int]:
         """The prompt, behind its name if it has one."""
@@ -39,10 +50,10 @@ def from_words(prompt: str | None) -> list[Source]:
 
 
 def from_file(path: str, limit: int | None) -> list[Source]:
-    """Prompts of a file of JSON lines, rows with `prompt`, or with `turns` of which the first is used.
+    """Prompts of a file of JSON lines, or of a dataset of the hub where there is no such file.
 
     Args:
-        path: the file; `-` is standard input.
+        path: the file, or `owner/name[/config][:split][:column]`; `-` is standard input.
         limit: how many rows to take at most.
 
     Raises:
@@ -50,6 +61,9 @@ def from_file(path: str, limit: int | None) -> list[Source]:
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"option `--limit` cannot be {limit}", hint="take at least one prompt")
+    if dataset := HubDataset.parse(path):
+        columns = COLUMNS if dataset.column is None else (dataset.column,)
+        return [_source(row, f"`{path}` row {n}", columns) for n, row in enumerate(dataset.rows(limit), 1)]
     lines = [(number, line) for number, line in enumerate(_read(path).splitlines(), 1) if line.strip()]
     if not lines:
         raise RequestError(f"no prompts in `{path}`", hint='each line is a JSON object such as {"prompt": "Hi"}')
@@ -84,10 +98,16 @@ def _row(line: str, where: str) -> Source:
         row: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise RequestError(f"{where} is not JSON: {error.msg}", hint="each line is one JSON object") from error
-    row = row if isinstance(row, dict) else {}
-    text = row.get("prompt") or next(iter(row.get("turns") or []), None)
+    return _source(row if isinstance(row, dict) else {}, where, COLUMNS)
+
+
+def _source(row: dict[str, Any], where: str, columns: Sequence[str]) -> Source:
+    """The prompt in the first of these columns that a row has: a text, or texts of which the first is used."""
+    found = next((row[column] for column in columns if row.get(column)), None)
+    text = next(iter(found), None) if isinstance(found, list) else found
     if not isinstance(text, str) or not text.strip():
-        raise RequestError(
-            f"{where} holds no prompt", hint="each row has a text under `prompt`, or texts under `turns`"
-        )
-    return Source(text, row.get("id"))
+        hint = f"each row has a text, or a list of them, under {' or '.join(f'`{column}`' for column in columns)}"
+        raise RequestError(f"{where} holds no prompt", hint=hint)
+    if found is row.get("instruction") and row.get("input"):
+        text = f"{text}\n{row['input']}"
+    return Source(text, row.get("id", row.get("question_id")), row.get("category"))

@@ -103,7 +103,7 @@ def test_a_prompt_longer_than_the_context(run: Run) -> None:
     [
         ("", "no prompts"),
         ("{", "line 1 is not JSON"),
-        ('{"prompt": "Hi"}\n\n{"text": "Hi"}', "line 3 holds no prompt"),
+        ('{"prompt": "Hi"}\n\n{"answer": "Hi"}', "line 3 holds no prompt"),
         ('{"turns": []}', "line 1 holds no prompt"),
         ('{"prompt": 3}', "line 1 holds no prompt"),
         ('["Hi"]', "line 1 holds no prompt"),

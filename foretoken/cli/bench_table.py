@@ -1,0 +1,44 @@
+"""The table of `foretoken bench` that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from foretoken.cli.output import stdout
+
+
+def show(rows: Sequence[Mapping[str, Any]], best_fixed: str | None, count: int) -> None:
+    """Print one line per method.
+
+    Args:
+        rows: as `summarise` returns them.
+        best_fixed: the baseline among them.
+        count: how many prompts there were.
+    """
+    from foretoken.bench.plot import fastest
+
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("\nmethod", no_wrap=True)
+    heads = ("tokens\nper s", "speed-up\nof sums", "median prompt\n(quartiles)", f"over\n{best_fixed or 'fixed'}")
+    for head in (*heads, "tokens/\nforward", "accepted", "discard\nrate"):
+        table.add_column(head, justify="right", no_wrap=True)
+    best = fastest(rows)
+    for row in rows:
+        over = row["over_best_fixed"]
+        table.add_row(
+            row["method"],
+            f"{row['tokens_per_s']:.1f}",
+            f"{row['speed_up']:.2f}",
+            f"{row['speed_up_median']:.2f} ({row['speed_up_low']:.2f}-{row['speed_up_high']:.2f})",
+            "" if over is None else f"{over:.2f}",
+            f"{row['block_efficiency']:.2f}",
+            f"{row['acceptance_rate']:.0%}" if row["num_tested"] else "",
+            f"{row['discard_rate']:.2f}" if row["num_drafted"] else "",
+            style="bold" if row["method"] == best else "",
+        )
+    console = stdout()
+    console.print(table)
+    console.print(f"{count} prompts, {rows[0]['num_tokens']} tokens by plain decoding; decoding only, prefill apart.")
