@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from foretoken.types import Frontier
@@ -59,7 +58,7 @@ def entropy(frontier: Frontier, gamma: float = GAMMA) -> Tensor:
     if frontier.logits is None:
         return frontier.prob
     log = frontier.logits.log_softmax(-1).clamp_min(FLOOR)
-    spread = -torch.linalg.vecdot(log.exp(), log)
+    spread = -(frontier.logits.softmax(-1) * log).sum(-1)
     bound: Tensor = 1 - (gamma * spread).clamp_min(0).sqrt()
     return bound.clamp_min(0)
 

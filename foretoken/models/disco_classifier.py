@@ -78,9 +78,10 @@ class DiscoClassifier(AcceptancePredictor):
         Returns:
             [..., D] float32.
         """
-        log = logits.float().log_softmax(-1).clamp_min(FLOOR)
-        entropy = -torch.linalg.vecdot(log.exp(), log)
-        top = log.topk(min(self.shape.top, log.shape[-1]), -1).values.exp()
+        logits = logits.float()
+        law = logits.softmax(-1)
+        entropy = -(law * logits.log_softmax(-1).clamp_min(FLOOR)).sum(-1)
+        top = law.topk(min(self.shape.top, law.shape[-1]), -1).values
         rest = torch.stack([prob.float(), entropy, depth.float().log(), self.heat(temperature)], -1)
         missing = self.shape.top - top.shape[-1]  # a vocabulary may be smaller
         return torch.cat([nn.functional.pad(top, (0, missing)) if missing else top, rest], -1)
