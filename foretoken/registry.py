@@ -13,9 +13,12 @@ METHODS: dict[str, dict[str, str]] = {
         "none": "foretoken.draft.none:NoDraft",
     },
     "length": {
+        "bandit": "foretoken.length.bandit:Bandit",
         "confidence": "foretoken.length.confidence:Confidence",
+        "disco": "foretoken.length.disco:Disco",
         "fixed": "foretoken.length.fixed:Fixed",
         "heuristic": "foretoken.length.heuristic:Heuristic",
+        "proxy": "foretoken.length.proxy:Proxy",
         "renewal": "foretoken.length.renewal:Renewal",
         "specdec++": "foretoken.length.specdecpp:SpecDecPP",
     },

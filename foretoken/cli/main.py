@@ -89,7 +89,8 @@ app.command(cls=Command, epilog=epilog(bench.EXAMPLES))(bench.bench)
 app.command(cls=Command, epilog=epilog(methods.EXAMPLES))(methods.methods)
 training = typer.Typer(cls=Group, rich_markup_mode=None, help="Train what has to be trained before it helps.")
 training.command("acceptance-head", cls=Command, epilog=epilog(train.HEAD_EXAMPLES))(train.acceptance_head)
-app.add_typer(training, name="train", epilog=epilog(train.HEAD_EXAMPLES))
+training.command("disco", cls=Command, epilog=epilog(train.DISCO_EXAMPLES))(train.disco)
+app.add_typer(training, name="train", epilog=epilog((train.HEAD_EXAMPLES[0], train.DISCO_EXAMPLES[0])))
 
 
 def main() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,75 +17,128 @@ from foretoken.cli.options import ModelOptions, OutputOptions
 from foretoken.cli.output import print_json, progress, stdout
 from foretoken.errors import ConfigError
 
+if TYPE_CHECKING:
+    from foretoken.models.predictor import AcceptancePredictor
+
 HEAD_EXAMPLES = (
     "foretoken train acceptance-head --data prompts.jsonl --out heads/mine",
     "foretoken train acceptance-head --target owner/big --draft owner/small --data a.jsonl --out heads/small",
 )
+DISCO_EXAMPLES = (
+    "foretoken train disco --data prompts.jsonl --out disco/mine",
+    "foretoken train disco --temperature 0.7 --data a.jsonl --data b.jsonl --out disco/warm",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What every training takes."""
+
+    data: Annotated[list[str], typer.Option(metavar="FILE", help="Prompts, .jsonl or .jsonl.gz. Repeatable.")]
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where weights, card and checkpoints go.")]
+    limit: Annotated[int, typer.Option(metavar="N", help="Use at most this many prompts.")] = 1000
+    max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Length of the sampled continuations.")] = 128
+    top_k: Annotated[int, typer.Option(metavar="K", help="Acceptance is learned at this top-k; 0 keeps all.")] = 0
+    top_p: Annotated[float, typer.Option(metavar="P", help="And at this top-p.")] = 1.0
+    min_p: Annotated[float, typer.Option(metavar="P", help="And at this min-p.")] = 0.0
+    seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0
+    as_json: Annotated[bool, typer.Option("--json", help="The card as one JSON object on stdout.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, notes or warnings.")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks and library messages.")] = False
+
+    def recipe(self) -> dict[str, Any]:
+        """Those of them that a recipe has."""
+        return {name: getattr(self, name) for name in ("max_new_tokens", "top_k", "top_p", "min_p", "seed")}
+
+    def prompts(self) -> list[str]:
+        """What to continue."""
+        from foretoken.train.texts import read_texts
+
+        if self.limit < 1:
+            raise ConfigError(f"option `--limit` cannot be {self.limit}", hint="training takes a few hundred prompts")
+        return read_texts([Path(file) for file in self.data], self.limit)
 
 
 @grouped
 def acceptance_head(
     *,
-    data: Annotated[list[str], typer.Option(metavar="FILE", help="Prompts, .jsonl or .jsonl.gz. Repeatable.")],
-    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where head, card and checkpoints go.")],
-    limit: Annotated[int, typer.Option(metavar="N", help="Use at most this many prompts.")] = 1000,
-    max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Length of the sampled continuations.")] = 128,
+    options: TrainOptions,
     temperature: Annotated[float, typer.Option(metavar="T", help="Acceptance is learned at this temperature.")] = 0.0,
-    top_k: Annotated[int, typer.Option(metavar="K", help="And with this top-k; 0 keeps all.")] = 0,
-    top_p: Annotated[float, typer.Option(metavar="P", help="And with this top-p.")] = 1.0,
-    min_p: Annotated[float, typer.Option(metavar="P", help="And with this min-p.")] = 0.0,
     mix: Annotated[float, typer.Option(metavar="R", help="Share of target tokens in what the head reads.")] = 0.15,
     reject_weight: Annotated[float, typer.Option(metavar="W", help="How much heavier a rejection weighs.")] = 6.0,
     depth: Annotated[int, typer.Option(metavar="N", help="Residual blocks; 0 is a linear probe.")] = 3,
     tied: Annotated[bool, typer.Option("--tied", help="One set of weights for all blocks.")] = False,
     epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the data, each freshly mixed.")] = 3,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0,
     models: ModelOptions,
-    as_json: Annotated[bool, typer.Option("--json", help="The card as one JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, notes or warnings.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks and library messages.")] = False,
 ) -> None:
     """Train the acceptance head of SpecDec++ for a target and a draft.
 
     Interrupted and run again with the same FOLDER, it goes on where it was. Put the head beside the draft's weights, or
     name it with --length.file, and use it with --length specdec++.
     """
-    from foretoken.models.acceptance_head import CARD_NAME
     from foretoken.train.acceptance_head import Recipe, train
-    from foretoken.train.texts import read_texts
 
-    if limit < 1:
-        raise ConfigError(f"option `--limit` cannot be {limit}", hint="a head needs a few hundred prompts")
     recipe = Recipe(
-        max_new_tokens=max_new_tokens,
         temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
         mix=mix,
         reject_weight=reject_weight,
         depth=depth,
         tied=tied,
         epochs=epochs,
-        seed=seed,
+        **options.recipe(),
     )
-    prompts = read_texts([Path(file) for file in data], limit)
-    output = OutputOptions(json=as_json, quiet=quiet, debug=debug)
-    llm = open_llm(models, output)
-    folder = Path(out)
-    with progress(f"loading {llm.target.location}", quiet) as update:
-        head = train(llm, prompts, recipe, folder / "work", lambda stage, done, of: update(f"{stage} {done} of {of}"))
-    head.card["data"] = [Path(file).name for file in data]
-    head.save(folder / head.file_name)
-    (folder / CARD_NAME).write_text(json.dumps(head.card, indent=1) + "\n", encoding="utf-8")
-    if as_json:
-        print_json("train.acceptance-head/1", head.card)
+    _train("acceptance-head", options, models, partial(train, recipe=recipe))
+
+
+@grouped
+def disco(
+    *,
+    options: TrainOptions,
+    temperature: Annotated[
+        list[float], typer.Option(metavar="T", help="A temperature to learn acceptance at. Repeatable.")
+    ] = [0.0, 1.0],  # noqa: B006 - typer's way
+    most: Annotated[int, typer.Option(metavar="N", help="Greatest depth trained on.")] = 20,
+    hidden: Annotated[int, typer.Option(metavar="N", help="Width of the hidden layer.")] = 64,
+    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the data, each at fresh depths.")] = 10,
+    models: ModelOptions,
+) -> None:
+    """Train DISCO's classifier for a target and a draft.
+
+    Interrupted and run again with the same FOLDER, it goes on where it was. Put the classifier beside the draft's
+    weights, or name it with --length.file, and use it with --length disco.
+    """
+    from foretoken.train.disco import Recipe, train
+
+    recipe = Recipe(temperatures=tuple(temperature), most=most, hidden=hidden, epochs=epochs, **options.recipe())
+    _train("disco", options, models, partial(train, recipe=recipe))
+
+
+def _train(
+    name: str,
+    options: TrainOptions,
+    models: ModelOptions,
+    train: Callable[..., AcceptancePredictor],
+) -> None:
+    """Train, save and show."""
+    prompts = options.prompts()
+    llm = open_llm(models, OutputOptions(json=options.as_json, quiet=options.quiet, debug=options.debug))
+    folder = Path(options.out)
+    with progress(f"loading {llm.target.location}", options.quiet) as update:
+
+        def tell(stage: str, done: int, of: int) -> None:
+            update(f"{stage} {done} of {of}")
+
+        net = train(llm, prompts, work=folder / "work", progress=tell)
+    net.card["data"] = [Path(file).name for file in options.data]
+    net.save(folder / net.file_name)
+    if options.as_json:
+        print_json(f"train.{name}/1", net.card)
     else:
-        _show(head.card, folder / head.file_name)
+        _show(net.card, folder / net.file_name)
 
 
 def _show(card: dict[str, Any], path: Path) -> None:
-    """What the head is worth on examples it never saw."""
+    """What it is worth on examples it never saw."""
     console = stdout()
     console.print(f"{path}\n")
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")

@@ -71,3 +71,9 @@ def check_length(name: str, value: int, least: int = 0) -> None:
     """Raise ConfigError when a candidate length is below `least`."""
     if value < least:
         raise ConfigError(f"{name} cannot be {value}", hint=f"a candidate length is at least {least}")
+
+
+def check_probability(name: str, value: float) -> None:
+    """Raise ConfigError unless `value` is a probability."""
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name} cannot be {value}", hint="it is a probability, in [0, 1]")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.length.base import LengthPolicy, check_length
+from foretoken.length.base import LengthPolicy, check_length, check_probability
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.types import Batch, Frontier
 
@@ -47,8 +47,7 @@ class SpecDecPP(LengthPolicy):
         def __post_init__(self) -> None:
             check_length("least", self.least)
             check_length("most", self.most, self.least)
-            if not 0 <= self.threshold <= 1:
-                raise ConfigError(f"threshold cannot be {self.threshold}", hint="it is a probability, in [0, 1]")
+            check_probability("threshold", self.threshold)
 
     def __init__(self, config: Config | None = None, head: AcceptanceHead | None = None) -> None:
         if head is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from foretoken.models.acceptance_head import AcceptanceHead
+from foretoken.models.predictor import AcceptancePredictor
 
 BINS = 10  # of the reliability table
 
@@ -41,9 +41,9 @@ def calibration_error(table: Sequence[dict[str, float]]) -> float:
     return sum(abs(row["predicted"] - row["observed"]) * row["count"] for row in table) / weight
 
 
-def calibrate(head: AcceptanceHead, states: Tensor, labels: Tensor) -> None:
-    """Fit the head's scale and shift to unweighted labels (Platt scaling), in place."""
-    logit = head.logit(states).detach()
+def calibrate(net: AcceptancePredictor, features: Tensor, labels: Tensor) -> None:
+    """Fit the net's scale and shift to unweighted labels (Platt scaling), in place."""
+    logit = net.logit(features).detach()
     scale, shift = torch.ones((), requires_grad=True), torch.zeros((), requires_grad=True)
     solver = torch.optim.LBFGS([scale, shift], max_iter=100, line_search_fn="strong_wolfe")
 
@@ -54,5 +54,5 @@ def calibrate(head: AcceptanceHead, states: Tensor, labels: Tensor) -> None:
         return loss
 
     solver.step(closure)  # type: ignore[no-untyped-call]
-    head.scale.copy_(scale.detach())
-    head.shift.copy_(shift.detach())
+    net.scale.copy_(scale.detach())
+    net.shift.copy_(shift.detach())

@@ -13,6 +13,7 @@ from foretoken.engine import Engine, check_fit
 from foretoken.errors import ConfigError
 from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
 from foretoken.models.base import LanguageModel
+from foretoken.models.disco_classifier import DiscoClassifier
 from foretoken.registry import METHODS, find
 from foretoken.rng import RngFactory, SeededRng
 from foretoken.types import Drawn
@@ -22,9 +23,11 @@ from tests.contract.table import TableModel
 # Options worth a run of their own, beside the defaults that every method gets. A method need not be listed.
 OPTIONS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("draft", "model"): [{"temperature": 2.0}],
+    ("length", "bandit"): [{"algorithm": "exp3", "most": 2}],
     ("length", "confidence"): [{"threshold": 0.7, "adaptive": True}],
     ("length", "fixed"): [{"k": 0}, {"k": 1}],
     ("length", "heuristic"): [{"start": 1, "most": 2}],
+    ("length", "proxy"): [{"signal": "entropy", "threshold": 0.4}],
 }
 
 ADVERSARIES: dict[str, list[type[Any]]] = {
@@ -83,7 +86,10 @@ def untrained(kind: type[Any], draft: LanguageModel) -> Any:
     """What a policy would have trained for a draft, with random weights: exactness must not depend on what it says."""
     size = draft.hidden_size if isinstance(draft, TableModel) else draft.model.config.hidden_size
     torch.manual_seed(0)
-    made = {AcceptanceHead: lambda: AcceptanceHead(HeadShape(size, depth=1))}
+    made = {
+        AcceptanceHead: lambda: AcceptanceHead(HeadShape(size, depth=1)),
+        DiscoClassifier: DiscoClassifier,
+    }
     return made[kind]().requires_grad_(False)
 
 

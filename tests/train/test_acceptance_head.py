@@ -13,7 +13,8 @@ from foretoken.errors import ConfigError, ModelError
 from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
 from foretoken.sampling import warp
 from foretoken.train.acceptance_data import Example, features, mixed, read_once
-from foretoken.train.acceptance_head import Recipe, train, unweighted, weighted_loss
+from foretoken.train.acceptance_head import Recipe, train
+from foretoken.train.fitting import unweighted, weighted_loss
 from foretoken.types import Scores
 
 PROMPTS = [f"What is {a} plus {a + 3}?" for a in range(30)]

@@ -1,0 +1,69 @@
+"""SpecDec++'s stopping rule without a head: the draft's own certainty stands for the chance of acceptance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from foretoken.errors import ConfigError, did_you_mean
+from foretoken.length.base import LengthPolicy, check_length, check_probability
+from foretoken.length.signals import GAMMA, SIGNALS, entropy
+from foretoken.types import Batch, Frontier
+
+
+class Proxy(LengthPolicy):
+    """Go on while 1 - (product of a certainty of the draft over all candidates) stays at or below a threshold.
+
+    `confidence` looks at the newest token alone; this looks at the whole draft, since one likely rejection makes all
+    that follows worthless. Unlike a head, which must read a token first, the certainty is known as soon as the token
+    is drawn. It is not calibrated, so thresholds of different signals mean different risks. The default suits a draft
+    step of a tenth to a third of a target step; a cheaper draft wants a higher one.
+
+    Reference: the rule of Huang, Guo and Wang 2024, SpecDec++, https://arxiv.org/abs/2405.19715; the signal `entropy`
+    of Agrawal, Jeon and Lee 2024, AdaEDL, https://arxiv.org/abs/2410.18351.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+
+    @dataclass(frozen=True, slots=True)
+    class Config:
+        """Options.
+
+        Attributes:
+            threshold: stop above this estimated probability of a rejection among the candidates.
+            signal: prob (of the drawn token), top1 (highest probability), margin (highest minus second), or entropy
+                (1 - sqrt(gamma H), a bound on acceptance).
+            gamma: scale of the entropy bound.
+            most: never more than this many tokens.
+        """
+
+        threshold: float = 0.7
+        signal: str = "prob"
+        gamma: float = GAMMA
+        most: int = 20
+
+        def __post_init__(self) -> None:
+            check_length("most", self.most)
+            check_probability("threshold", self.threshold)
+            if self.signal not in SIGNALS:
+                raise ConfigError(f"there is no signal `{self.signal}`", hint=did_you_mean(self.signal, SIGNALS))
+            if self.gamma < 0:
+                raise ConfigError(f"gamma cannot be {self.gamma}", hint="it scales an entropy; 0 ignores it")
+
+    def __init__(self, config: Config | None = None) -> None:
+        self._config = config or self.Config()
+        bound = partial(entropy, gamma=self._config.gamma)
+        self._signal = bound if self._config.signal == "entropy" else SIGNALS[self._config.signal]
+
+    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+        keep = self._signal(frontier)
+        if frontier.logits is not None:
+            # Kept as tensors, so that nothing waits for the device.
+            keep = keep * torch.stack([row.memory[self] for row in batch.rows])
+        for row, value in zip(batch.rows, keep.unbind(), strict=True):
+            row.memory[self] = value
+        return (1 - keep <= self._config.threshold) & (frontier.depth < self._config.most)

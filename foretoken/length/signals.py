@@ -1,0 +1,66 @@
+"""What a draft's own distribution says about its newest token, without training: [0, 1], high where it is sure.
+
+All are 1 at the root, which is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from foretoken.types import Frontier
+
+GAMMA = 0.2  # of the entropy bound, as published
+FLOOR = -1e3  # log-probability of what cannot be drawn, so that 0 x log 0 is 0
+
+
+def prob(frontier: Frontier) -> Tensor:
+    """The draft's probability of the drawn token.
+
+    Returns:
+        [B, F] float.
+    """
+    return frontier.prob
+
+
+def top1(frontier: Frontier) -> Tensor:
+    """The draft's highest probability, whichever token was drawn.
+
+    Returns:
+        [B, F] float.
+    """
+    if frontier.logits is None:
+        return frontier.prob
+    return frontier.logits.softmax(-1).amax(-1)
+
+
+def margin(frontier: Frontier) -> Tensor:
+    """By how much the highest probability exceeds the second.
+
+    Returns:
+        [B, F] float.
+    """
+    if frontier.logits is None:
+        return frontier.prob
+    first, second = frontier.logits.softmax(-1).topk(2, -1).values.unbind(-1)
+    return first - second
+
+
+def entropy(frontier: Frontier, gamma: float = GAMMA) -> Tensor:
+    """Lower bound on acceptance by the entropy H of the draft: 1 - sqrt(gamma H), at least 0.
+
+    Reference: Agrawal, Jeon and Lee 2024, AdaEDL, https://arxiv.org/abs/2410.18351.
+
+    Returns:
+        [B, F] float.
+    """
+    if frontier.logits is None:
+        return frontier.prob
+    log = frontier.logits.log_softmax(-1).clamp_min(FLOOR)
+    spread = -(frontier.logits.softmax(-1) * log).sum(-1)
+    bound: Tensor = 1 - (gamma * spread).clamp_min(0).sqrt()
+    return bound.clamp_min(0)
+
+
+SIGNALS: dict[str, Callable[[Frontier], Tensor]] = {"prob": prob, "top1": top1, "margin": margin, "entropy": entropy}
