@@ -127,7 +127,7 @@ class LLM:
                     f"target `{target}` and draft `{draft}` have different vocabularies: {why}",
                     hint="use a draft of the same model family, or `--draft none`",
                 )
-        self._length = self._make_length()
+        self._length = self.make_length()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -145,8 +145,8 @@ class LLM:
         """What steps cost here: timed on first use, in about half a second, and kept up to date by every run."""
         return calibrate(*self.models)
 
-    def _make_length(self) -> LengthPolicy:
-        """The length policy, shared by all runs so that it may learn over requests."""
+    def make_length(self) -> LengthPolicy:
+        """A fresh length policy. An LLM has one of its own, shared by all its runs."""
         kind, config = self._types["length"], self._configs["length"]
         if kind.trained is None:
             return cast(LengthPolicy, kind(config))
@@ -192,7 +192,7 @@ class LLM:
             chosen[station] = spec if isinstance(spec, Method) else Method.parse(station, spec)
         other = copy(self)
         other._choose(chosen)
-        other._length = other._make_length()
+        other._length = other.make_length()
         other.__dict__.pop("costs", None)  # its steps are other steps
         other.models = self.models  # what cannot work was refused before this loads them
         return other

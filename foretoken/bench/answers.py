@@ -72,6 +72,6 @@ def _answer(
 
 def emitted(sample: Sample) -> list[int]:
     """Tokens that every step emitted: those accepted and one more, which the last step may have cut."""
-    lengths = [accepted + 1 for _, accepted in sample.steps]
+    lengths = [accepted + 1 for _, accepted, *_ in sample.steps]
     lengths[-1] -= sample.counts.num_cut
     return lengths

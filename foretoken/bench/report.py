@@ -61,8 +61,8 @@ def summarise(samples: Sequence[Sample]) -> list[dict[str, Any]]:
                 "prefill_s": sum(s.prefill_s for s in own),
                 "decode_s": stats.seconds,
                 "num_differing": sum(s.token_ids != plain[s.prompt, s.repeat].token_ids for s in own),
-                "candidate_lengths": _histogram(drafted for s in own for drafted, _ in s.steps),
-                "accepted_lengths": _histogram(accepted for s in own for _, accepted in s.steps),
+                "candidate_lengths": _histogram(drafted for s in own for drafted, *_ in s.steps),
+                "accepted_lengths": _histogram(accepted for s in own for _, accepted, *_ in s.steps),
             }
         )
     line = fixed_line(rows)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from foretoken.costs import Costs
 from foretoken.llm import LLM
 from foretoken.request import Request
 from foretoken.types import Counts
@@ -22,7 +23,7 @@ class Sample:
         prefill_s: seconds until the prompt was read by target and drafter.
         decode_s: seconds from there to the last token.
         counts: what happened.
-        steps: (drafted, accepted) of every step.
+        steps: (drafted, accepted, seconds of drafting, seconds of the rest) of every step.
         token_ids: emitted ids.
     """
 
@@ -32,8 +33,30 @@ class Sample:
     prefill_s: float
     decode_s: float
     counts: Counts
-    steps: list[tuple[int, int]]
+    steps: list[tuple[int, int, float, float]]
     token_ids: list[int]
+
+
+class Stopwatch(Costs):
+    """Passes everything on, and remembers how long the last step took.
+
+    Args:
+        costs: what the engine had.
+    """
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+        self.last = (0.0, 0.0)
+
+    def draft_s(self, rows: int) -> float:
+        return self._costs.draft_s(rows)
+
+    def verify_s(self, tokens: int) -> float:
+        return self._costs.verify_s(tokens)
+
+    def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
+        self.last = draft_s, verify_s
+        self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
 
 
 def interleave(
@@ -69,10 +92,12 @@ def _measure(llm: LLM, name: str, request: Request, prompt: int, repeat: int) ->
     begin = time.perf_counter()
     (row,) = engine.start([request])
     started = time.perf_counter()
+    watch = engine.batch.costs = Stopwatch(engine.batch.costs)
     steps = []
     while engine.batch.rows:
         drafted, accepted = row.counts.num_drafted, row.counts.num_accepted
         engine.step()
-        steps.append((row.counts.num_drafted - drafted, row.counts.num_accepted - accepted))
+        counts = row.counts
+        steps.append((counts.num_drafted - drafted, counts.num_accepted - accepted, *watch.last))
     ended = time.perf_counter()
     return Sample(name, prompt, repeat, started - begin, ended - started, row.counts, steps, row.output)

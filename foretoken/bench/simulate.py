@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
-from foretoken.bench.methods import PLAIN
+from foretoken.bench.methods import FIXED, ORACLE, PLAIN, family
 from foretoken.bench.replay import Steps, replay, seconds
+from foretoken.bench.run import Sample
 from foretoken.bench.trace import Trace
-from foretoken.costs import Costs
+from foretoken.costs import Costs, GivenCosts
 from foretoken.length.base import LengthPolicy
-
-ORACLE = "oracle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Simulated:
 
 def simulate(
     traces: Sequence[Trace], policies: Mapping[str, Callable[[], LengthPolicy]], costs: Costs
-) -> Iterator[Simulated]:
+) -> list[Simulated]:
     """Run plain decoding, the oracle and every policy over the traces.
 
     The oracle knows what chance will do, which no policy can: it bounds them all, at temperatures above 0 from afar.
@@ -44,40 +44,73 @@ def simulate(
         policies: makes a fresh policy, by name.
         costs: of forwards.
     """
-    plain = [[(0, 0)] * len(trace.text) for trace in traces]
-    yield _summed(PLAIN, traces, plain, costs)
-    yield _summed(ORACLE, traces, [_hindsight(trace) for trace in traces], costs)
+    found: dict[str, list[Steps]] = {
+        PLAIN: [[(0, 0)] * len(trace.text) for trace in traces],
+        ORACLE: [_hindsight(trace) for trace in traces],
+    }
     for name, make in policies.items():
         policy = make()
-        yield _summed(name, traces, [replay(trace, policy, costs) for trace in traces], costs)
+        found[name] = [replay(trace, policy, costs) for trace in traces]
+    count = sum(len(trace.text) for trace in traces)
+    return [Simulated(name, steps, count, sum(seconds(one, costs) for one in steps)) for name, steps in found.items()]
 
 
-def table(simulated: Sequence[Simulated]) -> list[dict[str, Any]]:
-    """One row per method: rates, speed over plain decoding and over the best fixed length, share of the oracle's gain.
+def summary(simulated: Sequence[Simulated], measured_s: Mapping[str, float]) -> list[dict[str, Any]]:
+    """One row per method, as docs/bench.md describes them.
 
-    `share_of_oracle` is 0 for the best fixed length and 1 for the oracle, in speed.
+    Args:
+        simulated: as `simulate` returns them.
+        measured_s: what the methods really took, for those that were run at these costs.
     """
-    by_name = {one.method: one for one in simulated}
-    pace = {name: one.num_tokens / one.seconds for name, one in by_name.items()}
-    fixed = [value for name, value in pace.items() if name.startswith("fixed")]
-    best = max([*fixed, pace[PLAIN]]) if fixed else None
+    pace = {one.method: one.num_tokens / one.seconds for one in simulated}
+    # Plain decoding is the candidate length 0.
+    best = max(value for name, value in pace.items() if family(name) in (PLAIN, FIXED))
+    room = pace[ORACLE] - best
     rows = []
     for one in simulated:
         drafted = sum(step[0] for steps in one.steps for step in steps)
         accepted = sum(step[1] for steps in one.steps for step in steps)
-        ahead = None if best is None else pace[one.method] / best
-        room = None if best is None else pace[ORACLE] - best
+        took = measured_s.get(one.method)
         rows.append(
             {
                 "method": one.method,
                 "speed_up": pace[one.method] / pace[PLAIN],
-                "over_best_fixed": ahead,
-                "share_of_oracle": (pace[one.method] - best) / room if best is not None and room else None,
+                "over_best_fixed": pace[one.method] / best,
+                "share_of_oracle": (pace[one.method] - best) / room if room > 0 else None,
                 "discard_rate": (drafted - accepted) / one.num_tokens,
                 "verification_rate": sum(map(len, one.steps)) / one.num_tokens,
+                "simulated_over_measured": one.seconds / took if took else None,
             }
         )
     return rows
+
+
+def costs_of(samples: Sequence[Sample]) -> GivenCosts:
+    """Costs that the steps of a run had: medians by size.
+
+    A step that drafts also pays once for setting out; that is counted as verification of more than one token.
+    """
+    drafts: dict[int, list[float]] = {}
+    rest: dict[int, list[float]] = {}
+    for sample in samples:
+        for drafted, _, draft_s, rest_s in sample.steps:
+            drafts.setdefault(drafted, []).append(draft_s)
+            rest.setdefault(drafted + 1, []).append(rest_s)
+    each, once = _line({size: (median(times), len(times)) for size, times in drafts.items() if size})
+    verify = {size: median(times) + (once if size > 1 else median(drafts[0])) for size, times in sorted(rest.items())}
+    return GivenCosts(each, verify)
+
+
+def _line(points: Mapping[int, tuple[float, int]]) -> tuple[float, float]:
+    """Slope and offset of the weighted least-squares line through sizes with (seconds, weight)."""
+    weight = sum(w for _, w in points.values())
+    if not weight:
+        return 0.0, 0.0
+    x = sum(size * w for size, (_, w) in points.items()) / weight
+    y = sum(value * w for value, w in points.values()) / weight
+    spread = sum(w * (size - x) ** 2 for size, (_, w) in points.items())
+    slope = sum(w * (size - x) * (value - y) for size, (value, w) in points.items()) / spread if spread else y / x
+    return slope, y - slope * x
 
 
 def _hindsight(trace: Trace) -> Steps:
@@ -88,7 +121,3 @@ def _hindsight(trace: Trace) -> Steps:
         steps.append((run, run))
         position += run + 1
     return steps
-
-
-def _summed(name: str, traces: Sequence[Trace], steps: list[Steps], costs: Costs) -> Simulated:
-    return Simulated(name, steps, sum(len(trace.text) for trace in traces), sum(seconds(one, costs) for one in steps))

@@ -14,6 +14,7 @@ import typer
 from foretoken import __version__
 from foretoken.cli.bench_files import BenchFiles
 from foretoken.cli.bench_options import BenchOptions
+from foretoken.cli.bench_simulation import show_simulation, simulation
 from foretoken.cli.bench_table import show
 from foretoken.cli.command import grouped
 from foretoken.cli.hardware import hardware
@@ -74,6 +75,7 @@ def bench(
         **_summary(rows),
         "check": _check(llm, models, output, rows, requests[0]) if what.check else None,
         **_setup(llm, requests[0], sources, what.repeat),
+        "simulation": simulation(chosen, requests, samples, what.draft_costs, quiet) if what.simulate else None,
         "samples": [asdict(sample) for sample in samples],
     }
     write.write(record, samples, llm.tokenizer.decode)
@@ -81,6 +83,8 @@ def bench(
         print_json("bench/1", record)
     else:
         show(rows, record["best_fixed"], len(sources))
+        if record["simulation"]:
+            show_simulation(record["simulation"])
     if sampling.temperature == 0:
         _tell_differences(record, quiet)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from foretoken.cli.bench_simulation import read_costs
 from foretoken.cli.options import SamplingOptions
 from foretoken.cli.output import note
 from foretoken.cli.prompts import Source, from_file
@@ -36,7 +37,7 @@ class BenchOptions:
             help="Length policies: NAME, NAME:VALUE or NAME:1..4; `plain` is none, `oracle` knows what will be "
             "accepted. fixed:1..8 are added to a list without `fixed`.",
         ),
-    ] = "plain,fixed:1..8,heuristic,confidence,oracle"
+    ] = "plain,fixed:1..8,heuristic,confidence,renewal,oracle"
     no_baseline: Annotated[bool, typer.Option("--no-baseline", help="Add no fixed lengths to the list.")] = False
     repeat: Annotated[int, typer.Option(metavar="N", help="Rounds over all prompts.")] = 1
     check: Annotated[
@@ -47,6 +48,16 @@ class BenchOptions:
             "answered again); needs temperature 0.",
         ),
     ] = False
+    simulate: Annotated[
+        bool,
+        typer.Option("--simulate", help="Replay the methods on what drafting met, at other costs of a draft forward."),
+    ] = False
+    draft_costs: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST", help="With --simulate: target forwards a draft forward costs; `here` is measured."
+        ),
+    ] = "here,0.2,0.1,0.05"
 
     def sources(self) -> list[Source]:
         """The prompts.
@@ -66,6 +77,9 @@ class BenchOptions:
             raise ConfigError(
                 f"option `--repeat` cannot be {self.repeat}", hint="each prompt is answered at least once"
             )
+        read_costs(self.draft_costs)
+        if self.simulate and (sampling.sampling().looks_back or sampling.sampling().logit_bias):
+            raise ConfigError("penalties and biases are not simulated", hint="leave them out, or `--simulate`")
         if self.check and sampling.temperature != 0:
             raise ConfigError("`--check` cannot compare sampled texts", hint="use `--temperature 0`")
 

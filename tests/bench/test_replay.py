@@ -9,7 +9,8 @@ import torch
 
 import foretoken
 from foretoken.bench.replay import replay, seconds
-from foretoken.bench.simulate import simulate, table
+from foretoken.bench.run import Sample
+from foretoken.bench.simulate import costs_of, simulate, summary
 from foretoken.bench.trace import record
 from foretoken.costs import GivenCosts
 from foretoken.errors import RequestError
@@ -18,6 +19,7 @@ from foretoken.length.fixed import Fixed
 from foretoken.length.heuristic import Heuristic
 from foretoken.length.renewal import Renewal
 from foretoken.request import Request, Sampling
+from foretoken.types import Counts
 from tests.contract.table import TableModel, near, random_table
 
 PROMPTS = ["What is 12 plus 30?", "Write a function that adds two numbers."]
@@ -106,14 +108,16 @@ def test_a_simulation_counts_every_token_once_and_the_oracle_bounds_all(llm: for
     trace = record(target, draft, request, _text(llm, request))
     costs = GivenCosts(0.1)
     policies = {f"fixed:{k}": (lambda k=k: Fixed(Fixed.Config(k))) for k in range(1, 5)}
-    results = list(simulate([trace], policies, costs))
-    rows = {row["method"]: row for row in table(results)}
+    results = simulate([trace], policies, costs)
+    rows = {row["method"]: row for row in summary(results, {"plain": 60.0})}
     for one in results:
         # Every step emits what it accepted and one more token, but for a last one cut short.
         emitted = sum(accepted + 1 for _, accepted in one.steps[0])
         assert one.num_tokens in (emitted, emitted - 1)
         assert one.seconds == pytest.approx(seconds(one.steps[0], costs))
     assert rows["plain"]["speed_up"] == 1
+    assert rows["plain"]["simulated_over_measured"] == pytest.approx(results[0].num_tokens / 60)
+    assert rows["oracle"]["simulated_over_measured"] is None
     assert rows["oracle"]["discard_rate"] == 0
     assert max(rows.values(), key=lambda row: row["speed_up"])["method"] == "oracle"
     assert rows["oracle"]["share_of_oracle"] == pytest.approx(1)
@@ -126,3 +130,13 @@ def _text(llm: foretoken.LLM, request: Request) -> list[int]:
     for _ in run:
         pass
     return run.completions()[0].token_ids
+
+
+def test_costs_of_a_run_are_read_off_its_steps() -> None:
+    """Drafting k tokens takes 0.1 + 0.2 k seconds, verifying n tokens 1 + 0.1 n, and one step hiccups."""
+    steps = [(k, 0, 0.1 + 0.2 * k if k else 0.0, 1.1 + 0.1 * k) for k in (0, 1, 2, 4)] * 5 + [(2, 0, 9.0, 9.0)]
+    costs = costs_of([Sample("m", 0, 0, 0.0, 1.0, Counts(), steps, [])])
+    assert costs.draft_s(1) == pytest.approx(0.2)
+    assert costs.verify_s(1) == pytest.approx(1.1)
+    assert costs.verify_s(3) == pytest.approx(1.3 + 0.1)
+    assert seconds([(2, 0), (0, 0)], costs) == pytest.approx(0.5 + 1.3 + 1.1)
