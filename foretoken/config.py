@@ -13,7 +13,7 @@ from foretoken.registry import find
 
 # What a user who says nothing gets, in Python and on the command line.
 DEFAULT_TARGET = "builtin:pair"
-DEFAULTS = {"length": "confidence", "shape": "chain", "accept": "rejection"}
+DEFAULTS = {"length": "renewal", "shape": "chain", "accept": "rejection"}
 
 TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 

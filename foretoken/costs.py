@@ -6,7 +6,12 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from foretoken.types import Batch, Row
 
 RECENT = 9  # timings of one size that its estimate is the median of
 FEWEST = 3  # fewer timings than these say less than the calibration does
@@ -101,6 +106,47 @@ class _Drifting:
         self._all.append(ratio)
         self._at.setdefault(size, deque(maxlen=RECENT)).append(ratio)
         self._known.clear()
+
+
+# What a request is told that has to repeat: neither the clock nor its neighbours may decide for it.
+TYPICAL = GivenCosts(0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What drafting costs one row, in seconds of the batch's time; all rows of the batch share its forwards.
+
+    Attributes:
+        costs: of forwards.
+        rows: rows in the batch.
+        drafting: rows of it that still draft, and so pay for going on.
+    """
+
+    costs: Costs
+    rows: int = 1
+    drafting: int = 1
+
+    def step_s(self, drafted: int) -> float:
+        """Seconds of a step in which all rows draft so many tokens; 0 is a plain one."""
+        verify = self.costs.verify_s(self.rows * (drafted + 1))
+        return drafted * self.costs.draft_s(self.rows) + verify if drafted else verify
+
+    def next_s(self, drafted: int) -> float:
+        """This row's part of the seconds that one more token after so many takes."""
+        return (self.step_s(drafted + 1) - self.step_s(drafted)) * self.rows / max(self.drafting, 1)
+
+
+def prices(row: Row, batch: Batch, drafting: int) -> Prices:
+    """What a row has to reckon with.
+
+    Args:
+        row: one of the batch.
+        batch: knows what forwards cost.
+        drafting: rows that still draft.
+    """
+    if row.request.repeats:
+        return Prices(TYPICAL)
+    return Prices(batch.costs, len(batch.rows), drafting)
 
 
 def interpolate(points: Mapping[int, float], size: int) -> float:

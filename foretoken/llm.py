@@ -98,7 +98,7 @@ def load(
         raise ConfigError("the drafter `model` needs a draft model", hint="give its folder or hub id with `--draft`")
     llm = LLM(target, draft, methods, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     if weights:
-        llm.models  # noqa: B018 - loads
+        llm.prepare()
     return llm
 
 
@@ -141,9 +141,18 @@ class LLM:
         return target, self.draft.load(self._dtype, self._device, target.vocab_size) if self.draft else None
 
     @cached_property
-    def costs(self) -> Costs:
-        """What steps cost here: timed on first use, in about half a second, and kept up to date by every run."""
-        return calibrate(*self.models)
+    def costs(self) -> Costs | None:
+        """What steps cost here: timed at first, in about half a second, and kept up to date by every run.
+
+        None where nobody asks: without a drafter, or with a length policy that does not decide by time.
+        """
+        asks = self._length.uses_clock and self._types["draft"].drafts
+        return calibrate(*self.models) if asks else None
+
+    def prepare(self) -> None:
+        """Do now what the first request would otherwise wait for: load the weights and time them."""
+        self.models  # noqa: B018 - loads
+        self.costs  # noqa: B018 - times
 
     def make_length(self) -> LengthPolicy:
         """A fresh length policy. An LLM has one of its own, shared by all its runs."""
@@ -172,7 +181,7 @@ class LLM:
             self._types["accept"](self._configs["accept"]),
             decode=self.tokenizer.decode,
             open_ids=self.tokenizer.open_ids,
-            costs=self.costs if self._length.uses_clock else None,
+            costs=self.costs,
         )
 
     def using(self, *, draft: str | None = None, **methods: str | Method) -> LLM:
@@ -220,14 +229,18 @@ class LLM:
         Raises:
             RequestError: the prompt is empty or too long, or a parameter is out of range.
         """
+        sampling = sampling or Sampling()
+        # A greedy text is the same whatever is drafted, and without a seed nobody asked for the text again.
+        repeats = seed is not None and sampling.temperature > 0
         request = Request(
             self.tokenizer.encode(prompt, raw=raw),
-            sampling or Sampling(),
+            sampling,
             max_new_tokens,
             (stop,) if isinstance(stop, str) else tuple(stop),
             frozenset() if ignore_eos else self.target.stop_token_ids,
             secrets.randbits(32) if seed is None else seed,
             logprobs,
+            repeats=repeats,
         )
         vocab_size = self.target.config.get_text_config().vocab_size
         check_request(request, self.target.max_length, self._types["accept"], vocab_size)

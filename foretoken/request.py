@@ -72,8 +72,11 @@ class Request:
         max_new_tokens: how many tokens to emit at most.
         stop: texts that end the request; the text before the first of them is returned.
         stop_token_ids: ids that end the request and are kept as its last token.
-        seed: starts the request's own random streams; the same seed gives the same text alone and in any batch.
+        seed: starts the request's own random streams.
         logprobs: None, or how many most likely alternatives to report beside each emitted token.
+        repeats: whether the same seed must give the same text, alone, in any batch, at any time. A sampled text follows
+            from the candidate lengths as well, so these may not depend on the clock or on other requests then. Its
+            distribution never does.
     """
 
     prompt: tuple[int, ...]
@@ -83,6 +86,7 @@ class Request:
     stop_token_ids: frozenset[int] = frozenset()
     seed: int = 0
     logprobs: int | None = None
+    repeats: bool = True
 
     def __post_init__(self) -> None:
         if not self.prompt:

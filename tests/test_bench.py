@@ -67,8 +67,8 @@ def test_methods_take_turns_and_say_the_same() -> None:
     rows = summarise(samples)
     assert all(row["num_differing"] == 0 for row in rows)
     for s in samples:
-        assert sum(drafted for drafted, _ in s.steps) == s.counts.num_drafted
-        assert sum(accepted for _, accepted in s.steps) == s.counts.num_accepted
+        assert sum(drafted for drafted, *_ in s.steps) == s.counts.num_drafted
+        assert sum(accepted for _, accepted, *_ in s.steps) == s.counts.num_accepted
         assert len(s.steps) == s.counts.num_target_forwards
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from foretoken.costs import GivenCosts, MeasuredCosts, interpolate
+from foretoken.costs import TYPICAL, GivenCosts, MeasuredCosts, Prices, interpolate, prices
+from foretoken.request import Request
+from tests.length.by_hand import batch
 
 
 def test_a_curve_is_linear_between_its_points_and_goes_on_with_its_last_slope() -> None:
@@ -46,3 +48,17 @@ def test_steps_without_a_draft_teach_nothing_about_drafting() -> None:
     for _ in range(9):
         costs.observe(1, 0, 0.001, 1, 1.0)
     assert costs.draft_s(1) == 0.1
+
+
+def test_rows_share_forwards_and_those_that_still_draft_pay_for_more() -> None:
+    price = Prices(GivenCosts(0.2, {4: 1.0, 8: 1.4, 12: 1.8}), rows=4, drafting=2)
+    assert price.step_s(0) == 1.0
+    assert price.step_s(2) == pytest.approx(0.4 + 1.8)
+    assert price.next_s(1) == pytest.approx(2 * (0.2 + 0.4))
+
+
+def test_a_request_that_must_repeat_is_kept_from_the_clock_and_its_neighbours() -> None:
+    rows = batch(3)
+    for repeats, expected in ((False, Prices(rows.costs, 3, 2)), (True, Prices(TYPICAL))):
+        rows.rows[0].request = Request((0,), repeats=repeats)
+        assert prices(rows.rows[0], rows, 2) == expected

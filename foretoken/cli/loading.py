@@ -50,7 +50,7 @@ def open_llm(models: ModelOptions, output: OutputOptions) -> LLM:
 def load_weights(llm: LLM, output: OutputOptions) -> None:
     """Load what `open_llm` checked."""
     with progress(f"loading {llm.target.location}", output.quiet):
-        llm.models  # noqa: B018 - loads
+        llm.prepare()
 
 
 def lossless(llm: LLM) -> bool:

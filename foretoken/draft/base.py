@@ -21,12 +21,14 @@ class Drafter(ABC):
         provides: what length policies may ask for: "logits", "hidden".
         max_children: the widest tree it can draw.
         uses_model: whether it runs a draft model of its own.
+        drafts: whether it ever proposes anything.
     """
 
     drawn: ClassVar[Drawn]
     provides: ClassVar[frozenset[str]] = frozenset()
     max_children: ClassVar[int] = 1
     uses_model: ClassVar[bool] = False
+    drafts: ClassVar[bool] = True
 
     @dataclass(frozen=True, slots=True)
     class Config:

@@ -17,6 +17,7 @@ class NoDraft(Drafter):
     """
 
     drawn: ClassVar[Drawn] = Drawn.POINT
+    drafts: ClassVar[bool] = False
     # It never asks the length policy anything, so any policy suits it.
     provides: ClassVar[frozenset[str]] = frozenset({"logits", "hidden"})
 

@@ -10,7 +10,7 @@ from math import exp, log, sqrt
 import torch
 from torch import Tensor
 
-from foretoken.costs import Costs
+from foretoken.costs import Prices, prices
 from foretoken.errors import ConfigError, did_you_mean
 from foretoken.length.base import LengthPolicy, check_length, check_probability
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
@@ -21,7 +21,7 @@ PACE = 16.0  # of exp3's learning rate: lengths worth choosing between differ by
 class Bandit(LengthPolicy):
     """Per request, learn which candidate length, 0 included, gives the most tokens per second.
 
-    Tokens are what was accepted, seconds what `batch.costs` expects of that length, so that only acceptance has to be
+    Tokens are what was accepted, seconds what a step of that length is expected to take, so only acceptance has to be
     learned. One step tells about many lengths: after a rejection at a, length j would have yielded min(a, j) + 1
     tokens; after k of k were accepted, so much is known of lengths up to k alone. Averaging what is known would
     underrate long lengths, since they would be told of rejections only; both algorithms correct for it.
@@ -75,10 +75,12 @@ class Bandit(LengthPolicy):
 
     def _choose(self, arms: list[Arms], batch: Batch, active: list[bool]) -> None:
         """Choose the lengths of a step, which all rows begin together; a row that may not draft spends no chance."""
-        seconds = step_seconds(batch.costs, len(arms), self._config.most)
         none = [1.0, *[0.0] * self._config.most]
-        chances = [one.chances(seconds) if may else none for one, may in zip(arms, active, strict=True)]
-        lengths = [max(range(len(seconds)), key=one.__getitem__) for one in chances]
+        chances = [
+            one.chances(step_seconds(prices(row, batch, len(arms)), self._config.most)) if may else none
+            for one, row, may in zip(arms, batch.rows, active, strict=True)
+        ]
+        lengths = [max(range(len(none)), key=one.__getitem__) for one in chances]
         undecided = [max(one) < 1 for one in chances]
         if any(undecided):
             # Not the stream that accepts: a length must not tell what will be kept.
@@ -96,10 +98,9 @@ class Bandit(LengthPolicy):
                 arms.playing = False
 
 
-def step_seconds(costs: Costs, rows: int, most: int) -> list[float]:
+def step_seconds(price: Prices, most: int) -> list[float]:
     """Seconds of a step by candidate length, if all rows draft as many."""
-    draft = costs.draft_s(rows)
-    return [k * draft + costs.verify_s(rows * (k + 1)) for k in range(most + 1)]
+    return [price.step_s(k) for k in range(most + 1)]
 
 
 class Arms(ABC):

@@ -42,8 +42,7 @@ class LengthPolicy(ABC):
         needs: what the drafter must provide: "logits", "hidden".
         trained: what has to be trained for the draft before it helps, handed over on construction; None if nothing.
         needs_trained: whether it cannot do without.
-        uses_clock: whether it asks `batch.costs`, so that measured time decides how much is drafted. Sampled
-            text at one seed then depends on the clock, though its distribution never does.
+        uses_clock: whether it asks what drafting costs (`costs.prices`), so that measured time decides.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretoken.costs import Costs, GivenCosts
+from foretoken.costs import GivenCosts, Prices, prices
 from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy, check_length
 from foretoken.length.belief import Belief, log_odds
@@ -28,8 +28,8 @@ class Renewal(LengthPolicy):
     of each token, a relation that every request learns for itself. When the steps that drafted were slower than plain
     decoding, the request decodes plainly for a while, then tries again.
 
-    `cost` fixes the times, so that decisions, and with them the text that a seed gives at temperatures above 0, do not
-    depend on the clock.
+    `cost` fixes the times, and a sampled request that has to repeat (`Request.repeats`) is decided by typical ones, so
+    that its lengths depend neither on the clock nor on its neighbours.
 
     Reference: Huang, Guo and Wang 2024, SpecDec++, https://arxiv.org/abs/2405.19715, for the threshold; the renewal
     form is ours.
@@ -56,17 +56,16 @@ class Renewal(LengthPolicy):
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
-        self._given = None if self.config.cost is None else GivenCosts(self.config.cost)
+        self._given = None if self.config.cost is None else Prices(GivenCosts(self.config.cost))
         self.uses_clock = self._given is None
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        costs = self._given or batch.costs
         depths, probs = frontier.depth[:, 0].tolist(), frontier.prob[:, 0].tolist()
         active = frontier.active[:, 0].tolist()
-        # A forward is shared by the rows that still draft; what is left of the batch has to pay for it.
-        share = len(batch.rows) / max(sum(active), 1)
         wanted = [
-            going and depth < self.config.most and self._pace(row).goes_on(depth, prob, costs, len(batch.rows), share)
+            going
+            and depth < self.config.most
+            and self._pace(row).goes_on(depth, prob, self._prices(row, batch, active))
             for row, depth, prob, going in zip(batch.rows, depths, probs, active, strict=True)
         ]
         return torch.tensor(wanted, device=frontier.depth.device)[:, None]
@@ -74,11 +73,14 @@ class Renewal(LengthPolicy):
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
         if draft.prob is None:
             return
-        costs = self._given or batch.costs
         probs, drafted, accepted = draft.prob[:, 1:].tolist(), (draft.sizes - 1).tolist(), verdict.counts.tolist()
         for b, row in enumerate(batch.rows):
             if drafted[b]:
-                self._pace(row).observe(probs[b][: drafted[b]], accepted[b], costs, len(batch.rows))
+                price = self._prices(row, batch, [True])
+                self._pace(row).observe(probs[b][: drafted[b]], accepted[b], price)
+
+    def _prices(self, row: Row, batch: Batch, active: list[bool]) -> Prices:
+        return self._given or prices(row, batch, sum(active))
 
     def _pace(self, row: Row) -> Pace:
         if self not in row.memory:
@@ -103,15 +105,13 @@ class Pace:
         self._survival = 1.0  # chance that all candidates so far are accepted
         self._rest, self._nap = 0, FIRST_REST
 
-    def goes_on(self, depth: int, prob: float, costs: Costs, rows: int, share: float) -> bool:
+    def goes_on(self, depth: int, prob: float, price: Prices) -> bool:
         """Whether one more candidate is worth its cost.
 
         Args:
             depth: candidates so far.
             prob: the draft's probability of the newest one.
-            costs: of forwards.
-            rows: rows in the batch.
-            share: rows in the batch over rows still drafting.
+            price: of drafting.
         """
         if depth == 0:
             self._survival = 1.0
@@ -121,23 +121,21 @@ class Pace:
             return self._rest == 0
         self._survival *= self._belief(log_odds(prob))
         gained = self._survival * self._accepted / self._judged  # tokens, of one more candidate
-        pace = min(self._steps / self._tokens, 1.0) * costs.verify_s(rows)  # plain decoding is always to be had
-        wider = costs.verify_s(rows * (depth + 2)) - costs.verify_s(rows * (depth + 1))
-        return gained * pace > share * (costs.draft_s(rows) + wider)
+        pace = min(self._steps / self._tokens, 1.0) * price.step_s(0)  # plain decoding is always to be had
+        return gained * pace > price.next_s(depth)
 
-    def observe(self, probs: list[float], accepted: int, costs: Costs, rows: int) -> None:
+    def observe(self, probs: list[float], accepted: int, price: Prices) -> None:
         """Learn from a step that drafted.
 
         Args:
             probs: the draft's probability of each candidate.
             accepted: how many of them were kept.
-            costs: of forwards.
-            rows: rows in the batch.
+            price: of drafting.
         """
         # Nothing after the first rejection was judged on its own merit.
         for index, prob in enumerate(probs[: accepted + 1]):
             self._belief.observe(log_odds(prob), index < accepted)
-        took = (len(probs) * costs.draft_s(rows) + costs.verify_s(rows * (len(probs) + 1))) / costs.verify_s(rows)
+        took = price.step_s(len(probs)) / price.step_s(0)
         self._fade()
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))

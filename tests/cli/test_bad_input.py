@@ -26,7 +26,7 @@ WORDS = {  # what is typed -> what the error says, what the hint says
     "generate -5 + 3": ("unknown option `-5`", "put `--` before a prompt that starts with a dash"),
     "generate Hi there": ("unexpected argument `there`", "put the prompt in quotes"),
     "generate -- Hi --json": ("unexpected argument `--json`", "options go before `--`"),
-    "generate Hi --length.treshold 0.3": ("`--length.treshold`", "did you mean `--length.threshold`?"),
+    "generate Hi --length.cots 0.3": ("`--length.cots`", "did you mean `--length.cost`?"),
     "generate Hi --lenght.k 3": ("unknown option `--lenght.k`", "did you mean `--length.k`?"),
     "generate Hi --length.k": ("option `--length.k` needs a value", "write `--length.k VALUE`"),
     "generate Hi --length fixed:-1": ("k cannot be -1", "at least 0"),

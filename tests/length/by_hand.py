@@ -17,7 +17,7 @@ from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict
 
 def batch(count: int) -> Batch:
     """Fresh rows."""
-    rows = [Row(i, Request((0,)), TextPieces(lambda ids: ""), 99, [0]) for i in range(count)]
+    rows = [Row(i, Request((0,), repeats=False), TextPieces(lambda ids: ""), 99, [0]) for i in range(count)]
     draft, accept = SeededRng(rows, "draft"), SeededRng(rows, "accept")
     return Batch(rows, TensorCache(1, count), draft, accept, torch.device("cpu"), GivenCosts(0.1))
 

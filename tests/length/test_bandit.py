@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foretoken.costs import GivenCosts
+from foretoken.costs import GivenCosts, Prices
 from foretoken.errors import ConfigError
 from foretoken.length.bandit import PACE, Arms, Bandit, Exp3, Ucb, step_seconds
 from foretoken.request import Request
@@ -54,7 +54,7 @@ def test_the_first_choice_of_ucb_is_the_fastest_if_all_were_accepted() -> None:
 
 
 def test_seconds_of_a_step_are_those_of_all_rows() -> None:
-    assert step_seconds(GivenCosts(0.25, {1: 1.0, 9: 3.0}), 3, 2) == [1.5, 0.25 + 2.25, 0.5 + 3.0]
+    assert step_seconds(Prices(GivenCosts(0.25, {1: 1.0, 9: 3.0}), 3), 2) == [1.5, 0.25 + 2.25, 0.5 + 3.0]
 
 
 def test_ucb_tests_each_position_when_it_is_reached_and_no_later_one() -> None:
@@ -67,7 +67,7 @@ def test_ucb_tests_each_position_when_it_is_reached_and_no_later_one() -> None:
 def test_ucb_index_by_hand() -> None:
     """After (4 drafted, 1 accepted) and no optimism: 1 + 1 tokens from length 1 on, so length 1 it is."""
     arms = Ucb(config(most=4, explore=0.0, memory=1.0))
-    seconds = step_seconds(GivenCosts(0.5), 1, 4)
+    seconds = step_seconds(Prices(GivenCosts(0.5)), 4)
     assert chosen(arms, seconds) == 4
     arms.learn(4, 1)
     assert chosen(arms, seconds) == 1
@@ -142,7 +142,7 @@ def play(arms: Arms, chance: float, seconds: list[float], steps: int) -> list[fl
 @pytest.mark.parametrize("cost", [0.05, 0.3])
 def test_it_settles_near_the_best_fixed_length(algorithm: str, chance: float, cost: float) -> None:
     arms = {"ucb": Ucb, "exp3": Exp3}[algorithm](config(algorithm=algorithm))
-    regret = play(arms, chance, step_seconds(GivenCosts(cost), 1, 8), 1500)
+    regret = play(arms, chance, step_seconds(Prices(GivenCosts(cost)), 8), 1500)
     assert sum(regret[-500:]) / 500 < 0.15
 
 

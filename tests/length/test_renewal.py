@@ -8,7 +8,7 @@ import torch
 
 from foretoken.bench.replay import replay, seconds
 from foretoken.bench.trace import DEPTH, Leaves, Trace
-from foretoken.costs import GivenCosts
+from foretoken.costs import GivenCosts, Prices
 from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy
 from foretoken.length.belief import Belief, log_odds
@@ -25,7 +25,7 @@ def trace(accepted: list[bool], sure: float = 0.7, unsure: float = 0.7) -> Trace
     leaves = Leaves(torch.zeros(n, dtype=torch.int64), prob, torch.zeros(n, 2), None)
     after = Leaves(torch.zeros(DEPTH, dtype=torch.int64), torch.full((DEPTH,), unsure), torch.zeros(DEPTH, 2), None)
     off = {i: after for i, kept in enumerate(accepted) if not kept}
-    return Trace(Request((0,), max_new_tokens=n), [1] * n, accepted, leaves, off)
+    return Trace(Request((0,), max_new_tokens=n, repeats=False), [1] * n, accepted, leaves, off)
 
 
 def pace(policy: LengthPolicy, text: Trace, cost: float) -> float:
@@ -67,18 +67,18 @@ def test_the_decision_is_expected_gain_against_cost() -> None:
     for cost, goes_on in ((0.268, True), (0.270, False)):
         one = Pace(0.0)
         one._belief = lambda score: {log_odds(0.5): 0.8, log_odds(0.4): 0.7}[score]  # type: ignore[assignment]
-        assert one.goes_on(0, 1.0, GivenCosts(cost), 1, 1.0)
-        one.goes_on(1, 0.5, GivenCosts(cost), 1, 1.0)
-        assert one.goes_on(2, 0.4, GivenCosts(cost), 1, 1.0) is goes_on
+        assert one.goes_on(0, 1.0, Prices(GivenCosts(cost)))
+        one.goes_on(1, 0.5, Prices(GivenCosts(cost)))
+        assert one.goes_on(2, 0.4, Prices(GivenCosts(cost))) is goes_on
 
 
 def test_verification_that_grows_counts_as_cost() -> None:
     one = Pace(0.0)
     one._belief = lambda score: 1.0  # type: ignore[assignment]
-    one.goes_on(0, 1.0, GivenCosts(0.0), 1, 1.0)
-    steep = GivenCosts(0.0, {1: 1.0, 2: 1.0, 3: 1.6})
-    assert not one.goes_on(1, 0.9, steep, 1, 1.0)
-    assert one.goes_on(1, 0.9, GivenCosts(0.0, {1: 1.0, 2: 1.0, 3: 1.4}), 1, 1.0)
+    one.goes_on(0, 1.0, Prices(GivenCosts(0.0)))
+    steep = Prices(GivenCosts(0.0, {1: 1.0, 2: 1.0, 3: 1.6}))
+    assert not one.goes_on(1, 0.9, steep)
+    assert one.goes_on(1, 0.9, Prices(GivenCosts(0.0, {1: 1.0, 2: 1.0, 3: 1.4})))
 
 
 def test_a_forward_for_one_row_of_four_costs_that_row_four_times_as_much() -> None:
