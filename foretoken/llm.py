@@ -97,9 +97,7 @@ def load(
     }
     if draft == "model":
         raise ConfigError("the drafter `model` needs a draft model", hint="give its folder or hub id with `--draft`")
-    llm = LLM(
-        target, draft, methods, dtype=dtype, device=device, backend=backend, trust_remote_code=trust_remote_code
-    )
+    llm = LLM(target, draft, methods, dtype=dtype, device=device, backend=backend, trust_remote_code=trust_remote_code)
     if weights:
         llm.models  # noqa: B018 - loads
     return llm

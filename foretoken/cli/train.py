@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,7 +70,8 @@ def acceptance_head(
     )
     prompts = read_texts([Path(file) for file in data], limit)
     output = OutputOptions(json=as_json, quiet=quiet, debug=debug)
-    llm = open_llm(models, output)
+    # The head reads what torch computes; another backend rounds otherwise.
+    llm = open_llm(replace(models, backend="torch"), output)
     folder = Path(out)
     with progress(f"loading {llm.target.location}", quiet) as update:
         head = train(llm, prompts, recipe, folder / "work", lambda stage, done, of: update(f"{stage} {done} of {of}"))

@@ -36,14 +36,16 @@ def check_dtype(dtype: torch.dtype) -> None:
     capable = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if dtype not in TYPES or (dtype == torch.bfloat16 and "BF16" not in capable):
         name = str(dtype).removeprefix("torch.")
-        raise ModelError(f"OpenVINO does not compute in {name} on this CPU", hint=f"use `--dtype float32`, or {INSTEAD}")
+        raise ModelError(
+            f"OpenVINO does not compute in {name} on this CPU", hint=f"use `--dtype float32`, or {INSTEAD}"
+        )
 
 
 class OpenVINOModel:
     """A graph of `openvino_graph.trace` behind the `LanguageModel` interface.
 
-    In float32 everything is float32, keys and values too (OpenVINO's own default keeps those in 8 bits). It uses as many
-    threads as torch does. Cost per forward: one inference of the graph; the cache is written in place.
+    In float32 everything is float32, keys and values too (OpenVINO's own default keeps those in 8 bits). It uses as
+    many threads as torch does. Cost per forward: one inference of the graph; the cache is written in place.
 
     Args:
         graph: a graph with marks; it is changed.

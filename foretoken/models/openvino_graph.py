@@ -17,7 +17,6 @@ import torch
 from openvino import opset13 as op
 from openvino.frontend.pytorch import ConversionExtension
 from openvino.op import _PagedAttentionExtension as PagedAttention
-from openvino.passes import ConstantFolding, Manager
 from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
@@ -46,7 +45,7 @@ class Layer(NamedTuple):
     heads: int
     key_dim: int
     value_dim: int
-    scale: float
+    scale: float  # of attention scores
 
 
 class Facts(NamedTuple):
@@ -97,15 +96,15 @@ class _Marking:
         s_aux: Tensor | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
-        window = sliding_window is not None and sliding_window < self._max_length
-        for given, what in (
-            (window, "sliding windows"),
-            (softcap is not None, "capped attention scores"),
-            (s_aux is not None, "attention sinks"),
-            (attention_mask is not None, "attention masks of their own"),
-        ):
-            if given:
-                raise ModelError(f"models with {what} do not run on OpenVINO yet", hint=INSTEAD)
+        given = {
+            "sliding windows": sliding_window is not None and sliding_window < self._max_length,
+            "capped attention scores": softcap is not None,
+            "attention sinks": s_aux is not None,
+            "attention masks of their own": attention_mask is not None,
+        }
+        if any(given.values()):
+            what = next(what for what, there in given.items() if there)
+            raise ModelError(f"models with {what} do not run on OpenVINO yet", hint=INSTEAD)
         heads, key_heads, dim, value_dim = (int(n) for n in (*query.shape[1:2], *key.shape[1::2], value.shape[3]))
         number = int(module.layer_idx)  # type: ignore[arg-type]
         self.layers[number] = Layer(number, key_heads, dim, value_dim, float(scaling or dim**-0.5))
@@ -171,9 +170,6 @@ def trace(model: PreTrainedModel, max_length: int) -> ov.Model:
         )
     for number, mark in marks.items():
         mark.set_friendly_name(f"attention.{number}")
-    passes = Manager()
-    passes.register_pass(ConstantFolding())  # else the rotary embedding is not recognised
-    passes.run_passes(graph)
     facts = Facts(
         list(marking.layers.values()),
         int(model.get_input_embeddings().weight.shape[0]),
@@ -237,9 +233,9 @@ def page(graph: ov.Model, dtype: ov.Type) -> None:
 
 
 def _unused() -> list[Any]:
-    """Inputs of paged attention that we have no use for: scores, rotation, sparsity, sinks, eviction, token types."""
+    """Inputs that we have no use for: scores, rotation, sparsity, sinks, eviction, token types."""
     none, nothing, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.int32(0)
-    given = [zero, none, none, nothing, nothing, np.int32(64), np.int32(8), nothing, zero, none, none, none, none]
+    given = [none, none, none, nothing, nothing, np.int32(64), np.int32(8), nothing, zero, none, none, none, none]
     return [_constant(value) for value in given]
 
 

@@ -68,7 +68,8 @@ def load(
         graph, proof = convert(checkpoint, weights, folder)
         if why := write(folder, graph, proof):
             notes.append(f"the conversion of {checkpoint} could not be kept: {why}")
-        stored = graph, proof
+        # What was stored, so that the first run is like all others: more is fused in a graph that was read.
+        stored = (None if why else read(folder)) or (graph, proof)
     graph, proof = stored
     model = OpenVINOModel(graph, dtype, checkpoint.max_length, vocab_size)
     model.note = "; ".join(notes) or None

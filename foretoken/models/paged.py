@@ -39,9 +39,9 @@ class Reading(NamedTuple):
 class PagedCache:
     """Keys and values of every layer in [blocks, heads, BLOCK, dim] tensors that grow by doubling.
 
-    Each row has a table of blocks. Row b's committed entries are slots 0..lengths[b]-1 of its table and its pending ones
-    follow, so a rollback only forgets, and a commit moves the accepted entries of a tree together (and moves nothing
-    for a chain).
+    Each row has a table of blocks. Row b's committed entries are slots 0..lengths[b]-1 of its table and its pending
+    ones follow, so a rollback only forgets, and a commit moves the accepted entries of a tree together (and moves
+    nothing for a chain).
 
     A forward calls `begin`, lets the model write, then calls `end`. One that fails before leaves nothing behind.
 
