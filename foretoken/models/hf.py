@@ -178,6 +178,7 @@ class HFModel:
 
     Attributes:
         dtype: of the weights.
+        hidden_size: H.
         own_attention: whether the model runs our attention rather than its own.
         note: what the user should know about how it was loaded, or None.
 
@@ -199,6 +200,7 @@ class HFModel:
         text = model.config.get_text_config()
         self._num_layers = int(text.num_hidden_layers)
         self.own_attention = text._attn_implementation == ATTENTION
+        self.hidden_size = int(self._head.weight.shape[1])
         self.vocab_size = vocab_size or int(self._head.weight.shape[0])
         # A draft may be shown a token of the target's that its own embedding does not have.
         readable = int(model.get_input_embeddings().weight.shape[0])

@@ -55,6 +55,7 @@ class OpenVINOModel:
 
     Attributes:
         dtype: as given.
+        hidden_size: H.
         readable: tokens the input embedding has.
         num_parameters: number of weights.
         note: what the user should know about how it was loaded, or None.
@@ -70,6 +71,7 @@ class OpenVINOModel:
         self._layers = facts.layers
         page(graph, TYPES[dtype])
         compiled = core().compile_model(graph, "CPU", _settings(dtype))
+        self.hidden_size = compiled.output(1).partial_shape[2].get_length()
         self.vocab_size = vocab_size or compiled.output(0).partial_shape[2].get_length()
         self._request = compiled.create_infer_request()
         self._inputs = {port.any_name: place for place, port in enumerate(compiled.inputs)}

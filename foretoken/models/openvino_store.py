@@ -71,7 +71,10 @@ def load(
         # What was stored, so that the first run is like all others: more is fused in a graph that was read.
         stored = (None if why else read(folder)) or (graph, proof)
     graph, proof = stored
-    model = OpenVINOModel(graph, dtype, checkpoint.max_length, vocab_size)
+    try:
+        model = OpenVINOModel(graph, dtype, checkpoint.max_length, vocab_size)
+    except RuntimeError as error:
+        raise ModelError(f"OpenVINO cannot run {checkpoint} here: {_first_line(error)}", hint=INSTEAD) from error
     model.note = "; ".join(notes) or None
     prove(model, proof, f"{checkpoint}")
     return model
@@ -129,9 +132,8 @@ def convert(
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # a tracer and a converter raise many kinds
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        known = isinstance(error, ModelError)
-        message = why if known else f"`{model.config.model_type}` models do not convert to OpenVINO: {why[:200]}"
+        message = f"`{model.config.model_type}` models do not convert to OpenVINO: {_first_line(error)}"
+        message = str(error) if isinstance(error, ModelError) else message
         _keep(folder, lambda place: (place / MANIFEST).write_text(json.dumps({"refused": message})))
         raise ModelError(message, hint=INSTEAD) from error
     shorten(graph)
@@ -212,10 +214,14 @@ def _keep(folder: Path, save: Callable[[Path], Any]) -> str | None:
                 raise
         return None
     except (OSError, RuntimeError) as error:  # OpenVINO raises the latter
-        return str(error).strip().splitlines()[0]
+        return _first_line(error)
     finally:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -160,12 +160,13 @@ class Checkpoint:
             from foretoken.models import openvino_store
 
             try:
-                return openvino_store.load(self, lambda: self._read(torch.float32), number, vocab_size)
+                with _quiet():
+                    return openvino_store.load(self, lambda: self._read(torch.float32), number, vocab_size)
             except ModelError as error:
                 if backend == "openvino":
                     raise
                 note = f"{self} runs on torch: {error}"
-        with self._explained(where, number):
+        with self._explained(where, number), _quiet():
             model = adapt(self._read(number).to(where), self.max_length, vocab_size)
         model.note = note
         return model

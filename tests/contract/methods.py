@@ -16,7 +16,6 @@ from foretoken.registry import METHODS, find
 from foretoken.rng import RngFactory, SeededRng
 from foretoken.types import Drawn
 from tests.contract import adversaries
-from tests.contract.table import TableModel
 
 # Options worth a run of their own, beside the defaults that every method gets. A method need not be listed.
 OPTIONS: dict[tuple[str, str], list[dict[str, Any]]] = {
@@ -81,9 +80,8 @@ def random_head(draft: LanguageModel) -> Any:
     """An untrained acceptance head of a draft: exactness must not depend on what it says."""
     from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
 
-    size = draft.hidden_size if isinstance(draft, TableModel) else draft.model.config.hidden_size
     torch.manual_seed(0)
-    return AcceptanceHead(HeadShape(size, depth=1)).requires_grad_(False)
+    return AcceptanceHead(HeadShape(draft.hidden_size, depth=1)).requires_grad_(False)
 
 
 def choices(station: str) -> list[Choice]:
