@@ -16,6 +16,7 @@ from foretoken.engine import Engine, check_fit, check_request
 from foretoken.errors import ConfigError, ModelError, RequestError
 from foretoken.length.base import LengthPolicy
 from foretoken.metrics import Stats
+from foretoken.models import threads
 from foretoken.models.acceptance_head import FILE_NAME as HEAD_FILE
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.models.source import Checkpoint, LoadedModel, pick_backend, pick_device, pick_dtype
@@ -143,7 +144,9 @@ class LLM:
         """Target and draft model, their weights loaded on first use."""
         dtype, device, backend = self._dtype, self._device, self._backend
         target = self.target.load(dtype, device, None, backend)
-        return target, self.draft.load(dtype, device, target.vocab_size, backend) if self.draft else None
+        draft = self.draft.load(dtype, device, target.vocab_size, backend) if self.draft else None
+        threads.settle(model.backend for model in (target, draft) if model)
+        return target, draft
 
     def _make_length(self) -> LengthPolicy:
         """The length policy, shared by all runs so that it may learn over requests."""

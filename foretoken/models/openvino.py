@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from foretoken.errors import ModelError
+from foretoken.models import threads
 from foretoken.models.base import KVCache
 from foretoken.models.openvino_graph import INSTEAD, facts_of, page
 from foretoken.models.paged import PagedCache, Reading
@@ -158,5 +159,5 @@ def _settings(dtype: torch.dtype) -> dict[str, Any]:
         "KV_CACHE_PRECISION": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_NUM_THREADS": threads.available(),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -83,7 +84,7 @@ class PagedCache:
         tree = None
         if width > 1:
             seen = seen[:, :, past:]
-            causal = np.tri(width, dtype=np.bool_)
+            causal = _causal(width)
             if not (seen == causal).all():
                 if (seen & ~causal).any():
                     raise ValueError("a token can only see tokens that come before it")
@@ -183,3 +184,9 @@ class PagedCache:
                     self.tensors[name] = fresh
             self._free = list(range(self._capacity - 1, old - 1, -1))
         return self._free.pop()
+
+
+@functools.lru_cache(64)
+def _causal(width: int) -> Any:
+    """[N, N] bool array. Each token sees itself and everything before it."""
+    return np.tri(width, dtype=np.bool_)

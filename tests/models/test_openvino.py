@@ -12,7 +12,7 @@ import torch
 
 import foretoken
 from foretoken.errors import ModelError
-from foretoken.models import source
+from foretoken.models import source, threads
 from foretoken.models.source import Checkpoint
 from foretoken.types import swap_remove
 
@@ -357,3 +357,21 @@ def test_the_key_is_the_content(checkpoint: Checkpoint, tmp_path: Path) -> None:
     settings = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(settings | {"rms_norm_eps": 0.5}))
     assert store.key(Checkpoint(str(copied), "target")) != key
+
+
+def test_torch_keeps_its_threads_unless_openvino_runs_everything() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        threads.settle(["openvino", "torch"])
+        assert (torch.get_num_threads(), threads.available()) == (3, 3)
+        for _ in range(2):
+            threads.settle(["openvino", "openvino"])
+            assert (torch.get_num_threads(), threads.available()) == (1, 3)
+        torch.set_num_threads(2)  # the user's word
+        assert threads.available() == 2
+        threads.settle(["openvino"])
+        threads.settle(["torch"])
+        assert (torch.get_num_threads(), threads.available()) == (2, 2)
+    finally:
+        torch.set_num_threads(before)
