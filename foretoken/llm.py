@@ -17,8 +17,8 @@ from foretoken.engine import Engine, check_fit, check_request
 from foretoken.errors import ConfigError, ModelError, RequestError
 from foretoken.length.base import LengthPolicy
 from foretoken.metrics import Stats
-from foretoken.models.hf import HFModel
-from foretoken.models.source import Checkpoint, pick_device, pick_dtype
+from foretoken.models import threads
+from foretoken.models.source import Checkpoint, LoadedModel, pick_backend, pick_device, pick_dtype
 from foretoken.models.timing import calibrate
 from foretoken.registry import METHODS
 from foretoken.request import Request, Sampling
@@ -59,6 +59,7 @@ def load(
     draft_options: dict[str, str] | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    backend: str = "auto",
     trust_remote_code: bool = False,
     weights: bool = True,
 ) -> LLM:
@@ -74,6 +75,7 @@ def load(
         draft_options: options of the drafter.
         dtype: "auto", "float32", "bfloat16" or "float16".
         device: "auto", "cpu", "cuda", ...
+        backend: what runs the models: "torch", "openvino" (on a CPU), or "auto", which takes OpenVINO where it can.
         trust_remote_code: run Python code that comes with a checkpoint.
         weights: load the weights now, rather than with the first request.
 
@@ -96,7 +98,7 @@ def load(
     }
     if draft == "model":
         raise ConfigError("the drafter `model` needs a draft model", hint="give its folder or hub id with `--draft`")
-    llm = LLM(target, draft, methods, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    llm = LLM(target, draft, methods, dtype=dtype, device=device, backend=backend, trust_remote_code=trust_remote_code)
     if weights:
         llm.prepare()
     return llm
@@ -113,10 +115,13 @@ class LLM:
         *,
         dtype: str = "auto",
         device: str = "auto",
+        backend: str = "auto",
         trust_remote_code: bool = False,
     ) -> None:
-        pick_dtype(dtype, pick_device(device))
-        self._dtype, self._device = dtype, device
+        where = pick_device(device)
+        pick_dtype(dtype, where)
+        pick_backend(backend, where)
+        self._dtype, self._device, self._backend = dtype, device, backend
         self._choose(methods)
         self.target = Checkpoint(target, "target", trust_remote_code=trust_remote_code)
         self.draft: Checkpoint | None = None
@@ -135,10 +140,13 @@ class LLM:
         return self.target.tokenizer
 
     @cached_property
-    def models(self) -> tuple[HFModel, HFModel | None]:
+    def models(self) -> tuple[LoadedModel, LoadedModel | None]:
         """Target and draft model, their weights loaded on first use."""
-        target = self.target.load(self._dtype, self._device)
-        return target, self.draft.load(self._dtype, self._device, target.vocab_size) if self.draft else None
+        dtype, device, backend = self._dtype, self._device, self._backend
+        target = self.target.load(dtype, device, None, backend)
+        draft = self.draft.load(dtype, device, target.vocab_size, backend) if self.draft else None
+        threads.settle(model.backend for model in (target, draft) if model)
+        return target, draft
 
     @cached_property
     def costs(self) -> Costs | None:

@@ -207,9 +207,9 @@ def test_pieces_add_up_to_the_text(model: LLM) -> None:
         events = list(model.stream(QUESTION, sampling, max_new_tokens=24, seed=4, logprobs=1))
         assert "".join(event.text for event in events) == whole.text
         assert [token for event in events for token in event.tokens] == whole.token_ids
-        if sampling.temperature > 0:  # at 0 the clock decides what is drafted, and so where a token comes from
+        if sampling.temperature > 0:  # at 0 the clock decides what is drafted, and so the way to a token
             assert [origin for event in events for origin in event.origins] == whole.origins
-        assert [one for event in events for one in event.logprobs or []] == whole.logprobs
+            assert [one for event in events for one in event.logprobs or []] == whole.logprobs
         assert [event.finish for event in events] == [None] * (len(events) - 1) + [whole.finish_reason]
 
 

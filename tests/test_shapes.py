@@ -7,6 +7,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import product
 from types import ModuleType
 from typing import Any
@@ -30,13 +31,24 @@ from tests import shapes
 from tests.shapes import check_instance, checked, lines
 
 PROTOCOLS = {HFModel: LanguageModel, TensorCache: KVCache, SeededRng: Rng}
+CALLED = {
+    "torch": {"TensorCache.begin", "TensorCache.write", "TensorCache.commit", "HFModel.forward", "tree_attention"},
+    "openvino": {"PagedCache.commit", "OpenVINOModel.forward"},
+}
+HAS_OPENVINO = find_spec("openvino") is not None
+if HAS_OPENVINO:
+    from foretoken.models.openvino import OpenVINOModel
+    from foretoken.models.paged import PagedCache
+
+    PROTOCOLS |= {OpenVINOModel: LanguageModel, PagedCache: KVCache}
 
 
 def modules() -> list[ModuleType]:
     """Every module of the package that a generation can run through."""
     found = (m.name for m in pkgutil.walk_packages(foretoken.__path__, "foretoken."))
     apart = ("foretoken.cli", "foretoken.bench", "foretoken.train", "foretoken.serve", "foretoken.data")
-    return [import_module(name) for name in found if not name.startswith(apart)]
+    missing = () if HAS_OPENVINO else ("foretoken.models.openvino", "foretoken.models.paged")
+    return [import_module(name) for name in found if not name.startswith((*apart, *missing))]
 
 
 def documented(owner: type, name: str) -> Any:
@@ -85,8 +97,11 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return seen
 
 
-def test_shape_lines_hold_in_generations_with_every_method(watched: set[str]) -> None:
-    model = foretoken.load("builtin:pair", dtype="float32")
+@pytest.mark.parametrize("backend", CALLED)
+def test_shape_lines_hold_in_generations_with_every_method(backend: str, watched: set[str]) -> None:
+    if backend == "openvino" and not HAS_OPENVINO:
+        pytest.skip("needs the extra `openvino`")
+    model = foretoken.load("builtin:pair", dtype="float32", backend=backend)
     prompts = ["What is 2 + 3?", "Name a colour, and say why you like it."]
     warm = Sampling(temperature=0.8, top_p=0.9, repetition_penalty=1.1)
     for length, shape, accept in product(*(METHODS[station] for station in ("length", "shape", "accept"))):
@@ -99,8 +114,7 @@ def test_shape_lines_hold_in_generations_with_every_method(watched: set[str]) ->
     model.using(draft="none").generate(prompts, warm, max_new_tokens=2, seed=1)
     assert watched >= {"Draft", "Frontier", "Scores", "Verdict", "Draft.nodes", "Batch.roots"}
     assert watched >= {"ancestors", "verify", "distribution", "warp", "chain_law", "chain_verdict", "residual"}
-    assert watched >= {"TensorCache.begin", "TensorCache.write", "TensorCache.commit", "HFModel.forward"}
-    assert watched >= {"tree_attention", "SeededRng.coin", "SeededRng.pick"}
+    assert watched >= {"SeededRng.coin", "SeededRng.pick", *CALLED[backend]}
     for station, method in (("accept", "accept"), ("length", "grow"), ("shape", "children")):
         for name in METHODS[station]:
             assert f"{find(station, name).__name__}.{method}" in watched

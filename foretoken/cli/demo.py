@@ -25,7 +25,7 @@ from foretoken.errors import ConfigError
 if TYPE_CHECKING:
     from foretoken.llm import LLM
     from foretoken.metrics import Stats
-    from foretoken.models.hf import HFModel
+    from foretoken.models.source import LoadedModel
     from foretoken.request import Request
 
 PROMPTS = files("foretoken") / "data" / "prompts" / "demo.jsonl"
@@ -117,9 +117,9 @@ def _introduce(llm: LLM) -> None:
     console.print(Text.assemble(("marks   ", "dim"), legend()))
 
 
-def _size(model: HFModel) -> str:
+def _size(model: LoadedModel) -> str:
     """Number of parameters, in millions."""
-    return f"{sum(p.numel() for p in model.model.parameters()) / 1e6:,.1f} million"
+    return f"{model.num_parameters / 1e6:,.1f} million"
 
 
 def _show(llm: LLM, source: Source, request: Request, comparison: Comparison) -> None:

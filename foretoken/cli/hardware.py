@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -12,13 +14,16 @@ def hardware() -> dict[str, str | int | None]:
     import torch
     import transformers
 
+    from foretoken.models import threads
+
     return {
         "cpu": _cpu_name(),
         "cores": _cores(),
-        "threads": torch.get_num_threads(),
+        "threads": threads.available(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "openvino": version("openvino") if find_spec("openvino") else None,
         "python": platform.python_version(),
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foretoken.cli.options import ModelOptions, OutputOptions
-from foretoken.cli.output import progress, say, shows_progress
+from foretoken.cli.output import note, progress, say, shows_progress
 from foretoken.config import Method
 from foretoken.errors import ConfigError, did_you_mean
 from foretoken.registry import METHODS
@@ -39,6 +39,7 @@ def open_llm(models: ModelOptions, output: OutputOptions) -> LLM:
             draft_options=models.method_options("draft"),
             dtype=models.dtype,
             device=models.device,
+            backend=models.backend,
             trust_remote_code=models.trust_remote_code,
             weights=False,
         )
@@ -51,6 +52,9 @@ def load_weights(llm: LLM, output: OutputOptions) -> None:
     """Load what `open_llm` checked."""
     with progress(f"loading {llm.target.location}", output.quiet):
         llm.prepare()
+    notes = [model.note for model in llm.models if model is not None and model.note]
+    for message in () if output.quiet else notes:
+        note(message)
 
 
 def lossless(llm: LLM) -> bool:
@@ -60,7 +64,7 @@ def lossless(llm: LLM) -> bool:
 
 def dtype_name(llm: LLM) -> str:
     """What the target computes in, whether or not it was asked for."""
-    return str(llm.models[0].model.dtype).removeprefix("torch.")
+    return str(llm.models[0].dtype).removeprefix("torch.")
 
 
 def config_json(llm: LLM, request: Request) -> dict[str, Any]:
@@ -74,6 +78,7 @@ def config_json(llm: LLM, request: Request) -> dict[str, Any]:
         "draft_model": llm.draft.location if llm.draft and llm.methods["draft"].type.uses_model else None,
         "dtype": dtype_name(llm),
         "device": str(target.device),
+        "backend": target.backend,
         **methods,
         "sampling": sampling,
         "max_new_tokens": request.max_new_tokens,

@@ -43,6 +43,7 @@ class ModelOptions:
     option: Annotated[list[str], in_models("--option", hidden=True)] = field(default_factory=list)
     dtype: Annotated[str, in_models(metavar="DTYPE", help="auto, float32, bfloat16 or float16.")] = "auto"
     device: Annotated[str, in_models(metavar="DEVICE", help="auto, cpu, cuda, ...")] = "auto"
+    backend: Annotated[str, in_models(metavar="NAME", help="auto, torch, or openvino (CPU).")] = "auto"
     trust_remote_code: Annotated[
         bool, in_models("--trust-remote-code", help="Run Python code that comes with a model.")
     ] = False

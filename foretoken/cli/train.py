@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,6 +121,8 @@ def _train(
 ) -> None:
     """Train, save and show."""
     prompts = options.prompts()
+    # It reads what torch computes; another backend rounds otherwise.
+    models = replace(models, backend="torch")
     llm = open_llm(models, OutputOptions(json=options.as_json, quiet=options.quiet, debug=options.debug))
     folder = Path(options.out)
     with progress(f"loading {llm.target.location}", options.quiet) as update:

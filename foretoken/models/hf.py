@@ -18,12 +18,10 @@ from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedMode
 from foretoken.errors import ModelError
 from foretoken.models.base import KVCache
 from foretoken.models.cache import TensorCache
+from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
 from foretoken.types import Scores
 
 ATTENTION = "foretoken_tree"
-# How far logits may be from what they should be, in parts of their spread. Rounding stays well below; a mask or a
-# position that is not followed gives 0.25 and more in models that were trained.
-TOLERANCE = {torch.float64: 0.01, torch.float32: 0.01, torch.float16: 0.1, torch.bfloat16: 0.1}
 STEERABLE = "models whose attention goes through the `transformers` attention interface work; Llama and Qwen3 for two"
 
 
@@ -179,27 +177,39 @@ class HFModel:
             with tokens of probability 0.
 
     Attributes:
+        dtype: of the weights.
+        hidden_size: H.
         own_attention: whether the model runs our attention rather than its own.
+        note: what the user should know about how it was loaded, or None.
 
     Raises:
         ModelError: the model has no output embedding.
     """
 
+    backend = "torch"
+    note: str | None = None
+
     def __init__(self, model: PreTrainedModel, max_length: int, vocab_size: int | None = None) -> None:
         self.model = model.eval()
         self.max_length = max_length
         self.device = model.device
-        self._dtype = model.dtype  # looking it up walks over the parameters
+        self.dtype: torch.dtype = model.dtype  # looking it up walks over the parameters
         self._head = model.get_output_embeddings()
         if self._head is None:
             raise ModelError(f"{type(model).__name__} has no output embedding", hint="use a causal language model")
         text = model.config.get_text_config()
         self._num_layers = int(text.num_hidden_layers)
         self.own_attention = text._attn_implementation == ATTENTION
+        self.hidden_size = int(self._head.weight.shape[1])
         self.vocab_size = vocab_size or int(self._head.weight.shape[0])
         # A draft may be shown a token of the target's that its own embedding does not have.
         readable = int(model.get_input_embeddings().weight.shape[0])
         self._last_token = readable - 1 if self.vocab_size > readable else None
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights, shared ones once."""
+        return sum(weight.numel() for weight in self.model.parameters())
 
     def new_cache(self, rows: int) -> TensorCache:
         """An empty cache of that many rows."""
@@ -217,7 +227,7 @@ class HFModel:
         assert isinstance(cache, TensorCache)
         positions = positions.to(self.device)
         total, known = cache.begin(positions)
-        tree = TreeMask(cache.lengths, known, mask, total, self._dtype)
+        tree = TreeMask(cache.lengths, known, mask, total, self.dtype)
         tokens = tokens.to(self.device)
         heard: list[Tensor] = []
         hook = self._head.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
@@ -260,7 +270,7 @@ def adapt(model: PreTrainedModel, max_length: int, vocab_size: int | None = None
     """
     name, own = model.config.model_type, model.config._attn_implementation
     size = model.get_input_embeddings().weight.shape[0]
-    tokens = torch.arange(1, 16, 2, device=model.device)[None] * size // 16  # [1, 8], all different in real models
+    tokens = probe(size, model.device)
     with torch.no_grad():
         expected = model.eval()(input_ids=tokens, use_cache=False).logits.float()
     if not bool(expected.isfinite().all()):
@@ -297,24 +307,14 @@ def _follows(adapted: HFModel, tokens: Tensor, expected: Tensor) -> bool:
     baked = any(b.dim() > 1 and min(b.shape[-2:]) >= longest for b in model.buffers())
     if baked and not adapted.own_attention:
         return False
-    wrong = tokens.flip(1)
-    # Two right tokens, two wrong ones after them, and the next two right ones in their place.
-    mask = torch.ones(1, 6, 6, dtype=torch.bool).tril()
-    mask[:, 4:, 2:4] = False
-    read = torch.cat([tokens[:, :2], wrong[:, :2], tokens[:, 2:4]], 1)
-    first, tree = adapted._read(read, torch.tensor([[0, 1, 2, 3, 2, 3]]), mask, cache)
-    cache.commit(torch.tensor([[0, 1, 4, 5]]), torch.tensor([4]))
-    # One more wrong token, and the rest.
-    mask = torch.ones(1, 5, 5, dtype=torch.bool).tril()
-    mask[:, 1:, 0] = False
-    read = torch.cat([wrong[:, 2:3], tokens[:, 4:]], 1)
-    second, _ = adapted._read(read, torch.tensor([[4, 4, 5, 6, 7]]), mask, cache)
-    found = torch.cat([first.logits[:, 4:], second.logits[:, 1:]], 1)
-    width = min(found.shape[-1], expected.shape[-1])
-    found, expected = found[..., :width], expected[:, 2:, :width]
-    spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
-    # The mean, since half precision may send a token or two of a mixture of experts elsewhere.
-    error = ((found - expected).norm(dim=-1) / spread).mean()
+    trees: list[TreeMask] = []
+
+    def read(*args: Any) -> Scores:
+        scores, tree = adapted._read(*args)
+        trees.append(tree)
+        return scores
+
+    error = distance(read_with_detours(read, cache, tokens), expected[:, 2:])
     declared = {window for window in windows if window and window < longest}
-    asked = {window for window in tree.windows if window < longest}
-    return asked == declared and bool(error < TOLERANCE[model.dtype])
+    asked = {window for window in trees[0].windows if window < longest}
+    return asked == declared and error < TOLERANCE[model.dtype]

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from huggingface_hub import snapshot_download
@@ -25,6 +26,11 @@ from foretoken.errors import ModelError, did_you_mean
 from foretoken.models.hf import HFModel, adapt
 from foretoken.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from foretoken.models.openvino import OpenVINOModel
+
+LoadedModel: TypeAlias = "HFModel | OpenVINOModel"
+BACKENDS = ("auto", "torch", "openvino")
 BUILTIN = files("foretoken") / "data" / "models"
 UNKNOWN = "is it a causal language model this version of transformers knows?"
 AGAIN = "download it again (with Git LFS, if it was cloned); it may have been cut short"
@@ -130,42 +136,69 @@ class Checkpoint:
                 digest.update(hashlib.file_digest(weights, "sha256").digest())
         return digest.hexdigest()
 
-    def load(self, dtype: str = "auto", device: str = "auto", vocab_size: int | None = None) -> HFModel:
+    def load(
+        self, dtype: str = "auto", device: str = "auto", vocab_size: int | None = None, backend: str = "auto"
+    ) -> LoadedModel:
         """Load the weights.
 
         Args:
             dtype: "auto", "float32", "bfloat16" or "float16".
             device: "auto", or what torch calls it.
             vocab_size: logits to return, when a draft must follow its target.
+            backend: "torch", "openvino" (CPU only), or "auto": OpenVINO on a CPU where it is installed and the model
+                runs on it, else torch.
+
+        Returns:
+            The model; its `note` says why "auto" did not choose OpenVINO, or what else the user should know.
 
         Raises:
             ModelError: the weights do not load, do not fit, or the model does not follow our mask and cache.
         """
         where = pick_device(device)
-        number = pick_dtype(dtype, where)
+        number, note = pick_dtype(dtype, where), None
+        if pick_backend(backend, where) == "openvino":
+            from foretoken.models import openvino_store
+
+            try:
+                with _quiet():
+                    return openvino_store.load(self, lambda: self._read(torch.float32), number, vocab_size)
+            except ModelError as error:
+                if backend == "openvino":
+                    raise
+                note = f"{self} runs on torch: {error}"
+        with self._explained(where, number), _quiet():
+            model = adapt(self._read(number).to(where), self.max_length, vocab_size)
+        model.note = note
+        return model
+
+    def _read(self, dtype: torch.dtype) -> PreTrainedModel:
+        """The model as the library makes it, on the CPU, with all of its weights."""
+        with self._explained(torch.device("cpu"), dtype), _quiet():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                self.path,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=self._trust,
+                output_loading_info=True,
+            )
+            _check_complete(self, model, report)
+            read: PreTrainedModel = model
+            return read
+
+    @contextmanager
+    def _explained(self, where: torch.device, dtype: torch.dtype) -> Iterator[None]:
+        """Say what to do about what goes wrong while weights load."""
         try:
-            with _quiet():
-                model, report = AutoModelForCausalLM.from_pretrained(
-                    self.path,
-                    dtype=number,
-                    use_safetensors=True,
-                    trust_remote_code=self._trust,
-                    output_loading_info=True,
-                )
-                _check_complete(self, model, report)
-                return adapt(model.to(where), self.max_length, vocab_size)
+            yield
         except ModelError:
             raise
         except torch.OutOfMemoryError as error:
             raise ModelError(
-                f"{self} does not fit into the memory of `{where}` in {number}",
+                f"{self} does not fit into the memory of `{where}` in {dtype}",
                 hint="use a smaller model, `--dtype bfloat16` or `--device cpu`",
             ) from error
         except Exception as error:  # the library raises many kinds here
-            raise ModelError(
-                f"cannot load {self}: {_first_line(error)}",
-                hint=UNKNOWN,
-            ) from error
+            raise ModelError(f"cannot load {self}: {_first_line(error)}", hint=UNKNOWN) from error
 
 
 def check_rollback(checkpoint: Checkpoint) -> None:
@@ -245,6 +278,22 @@ def pick_device(device: str) -> torch.device:
         return torch.device(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"cannot use device `{device}`: {_first_line(error)}", hint="use `--device auto`") from error
+
+
+def pick_backend(backend: str, device: torch.device) -> str:
+    """Resolve "auto": OpenVINO on a CPU where it is installed, torch elsewhere.
+
+    Raises:
+        ModelError: there is no such backend, or it is not installed, or not for this device.
+    """
+    if backend not in BACKENDS:
+        raise ModelError(f"unknown backend `{backend}`", hint=did_you_mean(backend, BACKENDS))
+    installed = find_spec("openvino") is not None
+    if backend == "openvino" and not installed:
+        raise ModelError("OpenVINO is not installed", hint="`pip install 'foretoken[openvino]'`, or `--backend torch`")
+    if backend == "openvino" and device.type != "cpu":
+        raise ModelError(f"the backend `openvino` runs on a CPU, not on `{device}`", hint="use `--device cpu`")
+    return "openvino" if backend != "torch" and installed and device.type == "cpu" else "torch"
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:

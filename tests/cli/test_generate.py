@@ -63,7 +63,8 @@ def test_json_holds_all_it_takes_to_get_the_same_again(run: Run) -> None:
     )
     assert (config["dtype"], config["device"], config["max_new_tokens"]) == ("float32", "cpu", 12)
     assert config["sampling"]["temperature"] == 1.0
-    assert {"cpu", "cores", "threads", "gpu", "torch", "transformers", "python"} == set(record["hardware"])
+    assert {"cpu", "cores", "threads", "gpu", "torch", "transformers", "openvino", "python"} == set(record["hardware"])
+    assert config["backend"] in ("torch", "openvino")
     again = run(
         *("generate", QUESTION, *SHORT, "--json", "--temperature", "1", "--length.k", "2", "--length", "fixed"),
         *("--seed", str(record["seed"])),

@@ -18,7 +18,6 @@ from foretoken.registry import METHODS, find
 from foretoken.rng import RngFactory, SeededRng
 from foretoken.types import Drawn
 from tests.contract import adversaries
-from tests.contract.table import TableModel
 
 # Options worth a run of their own, beside the defaults that every method gets. A method need not be listed.
 OPTIONS: dict[tuple[str, str], list[dict[str, Any]]] = {
@@ -84,10 +83,9 @@ class Setup:
 
 def untrained(kind: type[Any], draft: LanguageModel) -> Any:
     """What a policy would have trained for a draft, with random weights: exactness must not depend on what it says."""
-    size = draft.hidden_size if isinstance(draft, TableModel) else draft.model.config.hidden_size
     torch.manual_seed(0)
     made = {
-        AcceptanceHead: lambda: AcceptanceHead(HeadShape(size, depth=1)),
+        AcceptanceHead: lambda: AcceptanceHead(HeadShape(draft.hidden_size, depth=1)),
         DiscoClassifier: DiscoClassifier,
     }
     return made[kind]().requires_grad_(False)

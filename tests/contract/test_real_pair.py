@@ -1,6 +1,8 @@
-"""The same promises on the built-in pair of real models, in float32."""
+"""The same promises on the built-in pair of real models, in float32, on every backend."""
 
 from __future__ import annotations
+
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -21,9 +23,12 @@ LENGTHS = [Choice(find("length", name)) for name in sorted(METHODS["length"])]
 SETUPS = pairwise(length=LENGTHS, **REGISTERED)
 
 
-@pytest.fixture(scope="module")
-def llm() -> LLM:
-    return foretoken.load(dtype="float32", device="cpu")
+MISSING = pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra `openvino`")
+
+
+@pytest.fixture(scope="module", params=["torch", pytest.param("openvino", marks=MISSING)])
+def llm(request: pytest.FixtureRequest) -> LLM:
+    return foretoken.load(dtype="float32", device="cpu", backend=request.param)
 
 
 @pytest.fixture(scope="module")

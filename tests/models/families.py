@@ -127,3 +127,14 @@ def pair(name: str) -> tuple[PreTrainedModel, HFModel]:
     """A family as the library runs it, and the same weights behind our interface."""
     model_type, settings = FAMILIES[name]
     return build(config(model_type, **settings)), adapt(build(config(model_type, **settings)), MAX_LENGTH)
+
+
+@functools.cache
+def converted(name: str) -> tuple[PreTrainedModel, Any]:
+    """As `pair`, with the second one on OpenVINO."""
+    from foretoken.models.openvino import OpenVINOModel
+    from foretoken.models.openvino_graph import trace
+
+    model_type, settings = FAMILIES[name]
+    graph = trace(build(config(model_type, **settings)), MAX_LENGTH)
+    return build(config(model_type, **settings)), OpenVINOModel(graph, torch.float32, MAX_LENGTH)

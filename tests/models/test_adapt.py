@@ -71,10 +71,10 @@ def test_the_check_has_power_on_a_trained_model(
     what: str, dtype: str, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = Checkpoint("builtin:pair", role)
-    checkpoint.load(dtype)
+    checkpoint.load(dtype, backend="torch")
     BREAK[what](monkeypatch)
     with pytest.raises(ModelError, match="cannot steer the attention of `llama`"):
-        checkpoint.load(dtype)
+        checkpoint.load(dtype, backend="torch")
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen3_moe", "gemma2", "gpt_oss", "falcon"])

@@ -67,7 +67,7 @@ def test_a_folder_loads_and_computes_what_the_library_does(saved: Path) -> None:
     checkpoint = Checkpoint(str(saved), "target")
     assert checkpoint.max_length == 64
     assert checkpoint.stop_token_ids == {2}
-    model = checkpoint.load("float32", "cpu")
+    model = checkpoint.load("float32", "cpu", None, "torch")
     tokens = random_tokens(1, 6)
     expected = vanilla(build(config("llama", attention_bias=True)), tokens)
     assert error(read_chain(model, model.new_cache(1), tokens[None])[0], expected) < 1e-4
@@ -77,7 +77,7 @@ def test_shards_load_too(folder: Path) -> None:
     files = shard(folder)
     checkpoint = Checkpoint(str(folder), "target")
     assert checkpoint.weight_files == files
-    checkpoint.load("float32", "cpu")
+    checkpoint.load("float32", "cpu", None, "torch")
 
 
 def test_the_home_folder_may_be_abbreviated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,18 +148,18 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
 def test_weights_must_fit_the_configuration(what: str, folder: Path) -> None:
     changes, message = MISFITS[what]
     edit(folder / "config.json", **changes)
-    refused(lambda: Checkpoint(str(folder), "target").load("float32", "cpu"), message, "")
+    refused(lambda: Checkpoint(str(folder), "target").load("float32", "cpu", None, "torch"), message, "")
 
 
 def test_weights_of_other_parts_may_be_there(folder: Path) -> None:
     save_file(load_file(folder / WEIGHTS) | {"v_head.summary.weight": torch.zeros(2)}, folder / WEIGHTS)
-    Checkpoint(str(folder), "target").load("float32", "cpu")
+    Checkpoint(str(folder), "target").load("float32", "cpu", None, "torch")
 
 
 def test_tied_weights_are_not_missing(tmp_path: Path) -> None:
     build(config("llama", tie_word_embeddings=True)).save_pretrained(tmp_path)
     assert not any("lm_head" in key for key in load_file(tmp_path / WEIGHTS))
-    Checkpoint(str(tmp_path), "target").load("float32", "cpu")
+    Checkpoint(str(tmp_path), "target").load("float32", "cpu", None, "torch")
 
 
 def test_the_fingerprint_is_that_of_the_weights(folder: Path) -> None:
@@ -282,7 +282,7 @@ class TestNumbersAndPlaces:
         assert pick_device("auto").type in ("cpu", "cuda")
 
     def test_the_model_is_where_and_what_was_asked(self, saved: Path) -> None:
-        model = Checkpoint(str(saved), "target").load("bfloat16", "cpu")
+        model = Checkpoint(str(saved), "target").load("bfloat16", "cpu", None, "torch")
         assert model.device == torch.device("cpu")
         assert {weight.dtype for weight in model.model.parameters()} == {torch.bfloat16}
         logits = read_chain(model, model.new_cache(1), random_tokens(1, 1, 2))
@@ -293,7 +293,11 @@ class TestNumbersAndPlaces:
             raise torch.OutOfMemoryError
 
         monkeypatch.setattr(source, "adapt", exhausted)
-        refused(lambda: Checkpoint(str(saved), "target").load(), "does not fit into the memory of `cpu`", "smaller")
+        refused(
+            lambda: Checkpoint(str(saved), "target").load(backend="torch"),
+            "does not fit into the memory of `cpu`",
+            "smaller",
+        )
 
 
 def test_loading_is_silent_and_leaves_the_library_as_it_was(

@@ -34,7 +34,7 @@ class Echo:
 
 @pytest.fixture(scope="module")
 def llm() -> foretoken.LLM:
-    return foretoken.load(dtype="float32")
+    return foretoken.load(dtype="float32", backend="torch")
 
 
 def test_no_mix_gives_draft_tokens_and_full_supervision_and_the_reverse() -> None:

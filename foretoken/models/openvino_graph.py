@@ -1,0 +1,249 @@
+"""A `transformers` model as an OpenVINO graph with paged attention.
+
+The model's own code is traced once, without cache and mask: every attention becomes a mark in the graph, which can be
+stored as an ordinary OpenVINO file. `page` then puts OpenVINO's paged attention where the marks are. That operation
+reads and writes keys and values in blocks that we own, so a rollback is a smaller number, and it takes a tree mask.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import openvino as ov
+import torch
+from openvino import opset13 as op
+from openvino.frontend.pytorch import ConversionExtension
+from openvino.op import _PagedAttentionExtension as PagedAttention
+from torch import Tensor, nn
+from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+
+from foretoken.errors import ModelError
+
+MARKED = "foretoken_marked"
+BLOCK = 32  # entries per block; the CPU plugin knows no other size
+FACTS = ["foretoken", "facts"]
+# Inputs of the paged graph that all layers share, with their shapes.
+SHARED = {
+    "past": [-1],  # [B] entries each row has
+    "begins": [-1],  # [B+1] where each row's tokens begin
+    "blocks": [-1],  # the rows' blocks, one row after the other
+    "block_begins": [-1],  # [B+1] where each row's blocks begin
+    "longest": [],
+    "tree": [-1],  # the rows' [N, N] masks, one after the other, or nothing for causal attention
+    "tree_begins": [-1],  # [B+1]
+}
+INSTEAD = "use `--backend torch`"
+
+
+class Layer(NamedTuple):
+    """What one layer keeps."""
+
+    number: int
+    heads: int
+    key_dim: int
+    value_dim: int
+    scale: float  # of attention scores
+
+
+class Facts(NamedTuple):
+    """What a graph does not say about the model it came from.
+
+    Attributes:
+        readable: tokens the input embedding has.
+        num_parameters: weights, shared ones once.
+    """
+
+    layers: list[Layer]
+    readable: int
+    num_parameters: int
+
+
+@torch.library.custom_op("foretoken::attention", mutates_args=())
+def _mark(query: Tensor, key: Tensor, value: Tensor, layer: int, width: int) -> Tensor:
+    """Stands for attention while the model is traced; only its shape is real.
+
+    Args:
+        query: [T, heads*dim] float.
+        key: [T, key_heads*dim] float.
+        value: [T, key_heads*value_dim] float.
+        layer: number of the layer.
+        width: heads*value_dim.
+    """
+    return query.new_zeros(query.shape[0], width)
+
+
+class _Marking:
+    """Attention, as `transformers` calls it, that leaves marks and notes what each layer keeps."""
+
+    def __init__(self, max_length: int) -> None:
+        self._max_length = max_length
+        self.layers: dict[int, Layer] = {}
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        sliding_window: int | None = None,
+        softcap: float | None = None,
+        s_aux: Tensor | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, None]:
+        given = {
+            "sliding windows": sliding_window is not None and sliding_window < self._max_length,
+            "capped attention scores": softcap is not None,
+            "attention sinks": s_aux is not None,
+            "attention masks of their own": attention_mask is not None,
+        }
+        if any(given.values()):
+            what = next(what for what, there in given.items() if there)
+            raise ModelError(f"models with {what} do not run on OpenVINO yet", hint=INSTEAD)
+        heads, key_heads, dim, value_dim = (int(n) for n in (*query.shape[1:2], *key.shape[1::2], value.shape[3]))
+        number = int(module.layer_idx)  # type: ignore[arg-type]
+        self.layers[number] = Layer(number, key_heads, dim, value_dim, float(scaling or dim**-0.5))
+        flat = [part.transpose(1, 2).flatten(2)[0] for part in (query, key, value)]
+        out = _mark(*flat, number, heads * value_dim)
+        return out.unflatten(1, (heads, value_dim))[None], None
+
+
+class _Body(nn.Module):
+    """Tokens and positions in, scores of some of them out."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, positions: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Read a flat batch.
+
+        Args:
+            tokens: [1, T] int64.
+            positions: [1, T] int64.
+            keep: [K] int64. Which tokens to score.
+
+        Returns:
+            [1, K, V] float. Logits.
+            [1, K, H] float. Last hidden states, as the output embedding reads them.
+        """
+        heard: list[Tensor] = []
+        head = self.model.get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
+        try:
+            out = self.model(input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=keep)
+        finally:
+            hook.remove()
+        return out.logits, heard[-1]
+
+
+def trace(model: PreTrainedModel, max_length: int) -> ov.Model:
+    """Convert a model (in float32) into a graph with marks; its attention implementation is replaced for good.
+
+    Raises:
+        ModelError: the model does something that paged attention cannot do.
+    """
+    check_config(model.config, max_length)
+    marking, marks = _Marking(max_length), {}
+
+    def leave(node: Any) -> list[Any]:
+        query, key, value = (node.get_input(place) for place in range(3))
+        width = [node.get_values_from_const_input(4)]
+        # Depends on all three and has the right shape, which is all that is asked of it.
+        joined = op.concat([query, key, value], -1)
+        mark = op.slice(joined, np.array([0]), np.array(width), np.array([1]), np.array([1]))
+        marks[node.get_values_from_const_input(3)] = mark
+        return [mark.output(0)]
+
+    AttentionInterface.register(MARKED, marking)
+    model.set_attn_implementation(MARKED)
+    example = torch.arange(5)[None], torch.arange(5)[None], torch.tensor([3, 4])
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a tracer says about shapes that we know to be fixed
+        graph = ov.convert_model(
+            _Body(model.eval()), example_input=example, extension=[ConversionExtension("foretoken::attention", leave)]
+        )
+    for number, mark in marks.items():
+        mark.set_friendly_name(f"attention.{number}")
+    facts = Facts(
+        list(marking.layers.values()),
+        int(model.get_input_embeddings().weight.shape[0]),
+        sum(weight.numel() for weight in model.parameters()),
+    )
+    graph.set_rt_info(json.dumps(facts), FACTS)
+    return graph
+
+
+def check_config(config: Any, max_length: int) -> None:
+    """Refuse what a trace of a few tokens would silently freeze, from the configuration alone.
+
+    Raises:
+        ModelError: with the first reason.
+    """
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    kinds = {part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)}
+    windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=config).layers]
+    why = None
+    if kinds & {"dynamic", "longrope"}:
+        why = "rotary embeddings that change with the length"
+    elif any(window and window < max_length for window in windows):
+        why = "sliding windows"
+    elif getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None):
+        why = "experts"  # which ones run is decided in Python
+    if why:
+        raise ModelError(f"models with {why} do not run on OpenVINO yet", hint=INSTEAD)
+
+
+def facts_of(graph: ov.Model) -> Facts:
+    """What `trace` wrote into a graph."""
+    layers, *rest = json.loads(graph.get_rt_info(FACTS).astype(str))
+    return Facts([Layer(*layer) for layer in layers], *rest)
+
+
+def page(graph: ov.Model, dtype: ov.Type) -> None:
+    """Replace the marks by paged attention over caches of that type, as inputs `key.N` and `value.N`."""
+    nodes = {node.get_friendly_name(): node for node in graph.get_ordered_ops()}
+    shared = {
+        name: _parameter(name, shape, ov.Type.u8 if name == "tree" else ov.Type.i32) for name, shape in SHARED.items()
+    }
+    added = list(shared.values())
+    for number, heads, key_dim, value_dim, scale in facts_of(graph).layers:
+        key = _parameter(f"key.{number}", [-1, heads, BLOCK, key_dim], dtype)
+        value = _parameter(f"value.{number}", [-1, heads, BLOCK, value_dim], dtype)
+        added += [key, value]
+        mark = nodes[f"attention.{number}"]
+        inputs = [*mark.input_value(0).get_node().input_values(), key.output(0), value.output(0)]
+        inputs += [shared[name].output(0) for name in ("past", "begins", "blocks", "block_begins")]
+        inputs += [_constant(np.float32(scale)), _constant(np.int32(0)), _constant(np.zeros(0, np.float32))]
+        inputs += [shared["longest"].output(0), *_unused()]
+        inputs += [shared["tree"].output(0), shared["tree_begins"].output(0)]
+        attention = PagedAttention(inputs)
+        info = attention.get_rt_info()
+        info["num_k_heads"] = info["num_v_heads"] = heads
+        info["k_head_size"], info["v_head_size"] = key_dim, value_dim
+        mark.output(0).replace(attention.output(0))
+    graph.add_parameters(added)
+    graph.validate_nodes_and_infer_types()
+
+
+def _unused() -> list[Any]:
+    """Inputs that we have no use for: scores, rotation, sparsity, sinks, eviction, token types."""
+    none, nothing, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.int32(0)
+    given = [none, none, none, nothing, nothing, np.int32(64), np.int32(8), nothing, zero, none, none, none, none]
+    return [_constant(value) for value in given]
+
+
+def _constant(value: Any) -> Any:
+    return op.constant(value).output(0)
+
+
+def _parameter(name: str, shape: list[int], dtype: ov.Type) -> Any:
+    parameter = op.parameter(shape, dtype, name=name)
+    parameter.output(0).get_tensor().set_names({name})
+    return parameter

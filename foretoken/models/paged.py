@@ -1,0 +1,192 @@
+"""The key/value cache of the OpenVINO backend: blocks that paged attention reads and writes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import openvino as ov
+import torch
+from torch import Tensor
+
+from foretoken.models.openvino_graph import BLOCK, Layer
+from foretoken.types import swap_remove
+
+
+class Reading(NamedTuple):
+    """One forward, as paged attention wants it.
+
+    Attributes:
+        tokens: [B, N] int64, on the CPU.
+        positions: [B, N] int64.
+        tree: [B, N, N] bool array, or None where each token sees everything before it.
+        past: [B] int32 array. Entries of each row that all its tokens see.
+        blocks: int32 array. The rows' blocks, one row after the other.
+        block_begins: [B+1] int32 array.
+        longest: entries of the longest row, the new ones included.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    tree: Any
+    past: Any
+    blocks: Any
+    block_begins: Any
+    longest: int
+
+
+class PagedCache:
+    """Keys and values of every layer in [blocks, heads, BLOCK, dim] tensors that grow by doubling.
+
+    Each row has a table of blocks. Row b's committed entries are slots 0..lengths[b]-1 of its table and its pending
+    ones follow, so a rollback only forgets, and a commit moves the accepted entries of a tree together (and moves
+    nothing for a chain).
+
+    A forward calls `begin`, lets the model write, then calls `end`. One that fails before leaves nothing behind.
+
+    Args:
+        layers: what each layer keeps.
+        dtype: OpenVINO's type of keys and values.
+        rows: empty rows to begin with.
+
+    Attributes:
+        tensors: keys and values of each layer, named `key.N` and `value.N`; others take their place when they grow.
+    """
+
+    def __init__(self, layers: list[Layer], dtype: Any, rows: int) -> None:
+        self.lengths = torch.zeros(rows, dtype=torch.int64)
+        self.pending = 0
+        self.tensors: dict[str, Any] = {}
+        self._layers, self._dtype = layers, dtype
+        self._tables: list[list[int]] = [[] for _ in range(rows)]
+        self._free: list[int] = []
+        self._capacity = 0
+        self._flat: tuple[Any, Any] | None = None
+        # What was read since the last commit, for the rare mask that hides some of it.
+        self._held: list[tuple[Tensor, Tensor, Any]] = []
+        self._next: tuple[Tensor, Tensor, Any] | None = None
+
+    def begin(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Reading:
+        """Make room for new entries (arguments as in `LanguageModel.forward`).
+
+        Paged attention shows all earlier entries to every new token. Where the mask hides pending ones, they are read
+        again together with the new tokens.
+        """
+        seen = mask.numpy()
+        self._next = tokens, positions, seen
+        past = self.pending
+        if past and not seen[:, :, :past].all():
+            tokens, positions, seen = self._all_pending()
+            past = 0
+        width = tokens.shape[1]
+        tree = None
+        if width > 1:
+            seen = seen[:, :, past:]
+            causal = _causal(width)
+            if not (seen == causal).all():
+                if (seen & ~causal).any():
+                    raise ValueError("a token can only see tokens that come before it")
+                tree = seen
+        counts = self.lengths.numpy() + past
+        longest = int(counts.max(initial=0)) + width
+        blocks, begins = self._reserve(counts + width, longest)
+        return Reading(tokens, positions, tree, counts.astype(np.int32), blocks, begins, longest)
+
+    def end(self) -> None:
+        """The forward is done: its entries are pending."""
+        assert self._next is not None
+        self.pending += self._next[0].shape[1]
+        self._held.append(self._next)
+
+    def commit(self, nodes: Tensor, counts: Tensor) -> None:
+        """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""
+        moves = [
+            (b, to, node)
+            for b, (path, count) in enumerate(zip(nodes.tolist(), counts.tolist(), strict=True))
+            for to, node in enumerate(path[:count])
+            if to != node
+        ]
+        if moves:
+            lengths = self.lengths.tolist()
+            there = [self._place(b, lengths[b] + to) for b, to, _ in moves]
+            here = [self._place(b, lengths[b] + node) for b, _, node in moves]
+            (to_block, to_slot), (block, slot) = np.array(there).T, np.array(here).T
+            for tensor in self.tensors.values():
+                tensor.data[to_block, :, to_slot] = tensor.data[block, :, slot]
+        self.lengths = self.lengths + counts.to(self.lengths.device)
+        self.pending = 0
+        self._held.clear()
+
+    def extend(self, other: PagedCache) -> None:
+        """Append the rows of another cache of the same model; neither may have pending entries."""
+        if not len(self.lengths):
+            self.tensors, self._tables, self._free = other.tensors, other._tables, other._free
+            self._capacity = other._capacity
+        else:
+            there = [block for table in other._tables for block in table]
+            here = [self._take() for _ in there]
+            for name, tensor in self.tensors.items() if there else ():
+                tensor.data[here] = other.tensors[name].data[there]
+            moved = iter(here)
+            self._tables += [[next(moved) for _ in table] for table in other._tables]
+        self.lengths = torch.cat([self.lengths, other.lengths])
+        self._flat = None
+
+    def release(self, rows: Iterable[int]) -> None:
+        """Forget rows; the others move as `swap_remove` says."""
+        gone = set(rows)
+        lengths, tables = self.lengths.clone(), self._tables
+        for row in gone:
+            self._free += tables[row]
+        for to, source in swap_remove(len(lengths), gone):
+            lengths[to], tables[to] = lengths[source], tables[source]
+        left = len(lengths) - len(gone)
+        self.lengths, self._tables, self._flat = lengths[:left], tables[:left], None
+
+    def _all_pending(self) -> tuple[Tensor, Tensor, Any]:
+        """Tokens, positions and masks of everything pending and to come, [B, P+N] and [B, P+N, P+N]."""
+        assert self._next is not None
+        parts = [*self._held, self._next]
+        tokens, positions = (torch.cat([part[place].cpu() for part in parts], 1) for place in (0, 1))
+        seen, at = np.zeros((*tokens.shape, tokens.shape[1]), np.bool_), 0
+        for part in parts:
+            new, known = part[2].shape[1:]
+            seen[:, at : at + new, :known] = part[2]
+            at += new
+        return tokens, positions, seen
+
+    def _place(self, row: int, slot: int) -> tuple[int, int]:
+        return self._tables[row][slot // BLOCK], slot % BLOCK
+
+    def _reserve(self, counts: Any, longest: int) -> tuple[Any, Any]:
+        """The rows' tables, one after the other, and where each begins, with room for so many entries per row."""
+        for table, count in zip(self._tables, counts.tolist(), strict=True):
+            while len(table) * BLOCK < count:
+                table.append(self._take())
+                self._flat = None
+        if self._flat is None:
+            begins = np.cumsum([0, *(len(table) for table in self._tables)], dtype=np.int32)
+            self._flat = np.array([block for table in self._tables for block in table], np.int32), begins
+        return self._flat
+
+    def _take(self) -> int:
+        """An unused block."""
+        if not self._free:
+            old, self._capacity = self._capacity, max(8, 2 * self._capacity)
+            for number, heads, key_dim, value_dim, _ in self._layers:
+                for name, dim in ((f"key.{number}", key_dim), (f"value.{number}", value_dim)):
+                    fresh = ov.Tensor(self._dtype, ov.Shape([self._capacity, heads, BLOCK, dim]))
+                    fresh.data[old:] = 0  # what is masked is multiplied by zero, so it has to be a number
+                    if old:
+                        fresh.data[:old] = self.tensors[name].data
+                    self.tensors[name] = fresh
+            self._free = list(range(self._capacity - 1, old - 1, -1))
+        return self._free.pop()
+
+
+@functools.lru_cache(64)
+def _causal(width: int) -> Any:
+    """[N, N] bool array. Each token sees itself and everything before it."""
+    return np.tri(width, dtype=np.bool_)

@@ -1,0 +1,67 @@
+"""Proof that a model follows our mask, positions and cache: hidden and rolled back tokens leave no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from foretoken.models.base import KVCache
+from foretoken.types import Scores
+
+# How far logits may be from what they should be, in parts of their spread. Rounding stays well below; a mask or a
+# position that is not followed gives 0.25 and more in models that were trained.
+TOLERANCE = {torch.float64: 0.01, torch.float32: 0.01, torch.float16: 0.1, torch.bfloat16: 0.1}
+
+
+def probe(readable: int, device: torch.device | None = None) -> Tensor:
+    """[1, 8] int64. Tokens to read, all different in real models.
+
+    Args:
+        readable: tokens the model knows.
+        device: where they are wanted.
+    """
+    return torch.arange(1, 16, 2, device=device)[None] * readable // 16
+
+
+def read_with_detours(
+    read: Callable[[Tensor, Tensor, Tensor, KVCache], Scores], cache: KVCache, tokens: Tensor
+) -> Tensor:
+    """Read tokens with wrong ones in between, hidden by the mask and then rolled back.
+
+    Args:
+        read: as `LanguageModel.forward`.
+        cache: an empty cache of one row.
+        tokens: [1, 8] int64.
+
+    Returns:
+        [1, 6, V] float. Logits of all but the first two tokens.
+    """
+    wrong = tokens.flip(1)
+    # Two right tokens, two wrong ones after them, and the next two right ones in their place.
+    mask = torch.ones(1, 6, 6, dtype=torch.bool).tril()
+    mask[:, 4:, 2:4] = False
+    first = read(
+        torch.cat([tokens[:, :2], wrong[:, :2], tokens[:, 2:4]], 1), torch.tensor([[0, 1, 2, 3, 2, 3]]), mask, cache
+    )
+    cache.commit(torch.tensor([[0, 1, 4, 5]]), torch.tensor([4]))
+    # One more wrong token, and the rest.
+    mask = torch.ones(1, 5, 5, dtype=torch.bool).tril()
+    mask[:, 1:, 0] = False
+    second = read(torch.cat([wrong[:, 2:3], tokens[:, 4:]], 1), torch.tensor([[4, 4, 5, 6, 7]]), mask, cache)
+    return torch.cat([first.logits[:, 4:], second.logits[:, 1:]], 1)
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """How far logits are from what they should be, in parts of their spread; the mean over tokens.
+
+    Args:
+        found: [1, N, V] float.
+        expected: [1, N, W] float. Logits that only one of the two has do not count.
+    """
+    width = min(found.shape[-1], expected.shape[-1])
+    found, expected = found[..., :width], expected[..., :width]
+    spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
+    # The mean, since half precision may send a token or two of a mixture of experts elsewhere.
+    return float(((found - expected).norm(dim=-1) / spread).mean())

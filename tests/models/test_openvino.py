@@ -1,0 +1,377 @@
+"""The OpenVINO backend against torch, in float32, and the conversions it keeps on disk."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import foretoken
+from foretoken.errors import ModelError
+from foretoken.models import source, threads
+from foretoken.models.source import Checkpoint
+from foretoken.types import swap_remove
+
+from . import test_families
+from .drive import CLOSE, error, keep, random_tokens, read_chain
+from .families import FAMILIES, MAX_LENGTH, build, config, converted, pair
+
+ov = pytest.importorskip("openvino", reason="needs the extra `openvino`")
+store = pytest.importorskip("foretoken.models.openvino_store")
+
+CONVERTED = ("llama", "qwen3", "opt")  # rotary embeddings; norms of queries and keys; learned positions
+
+
+# Reading ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize(
+    "test",
+    [
+        test_families.test_chunks_then_single_tokens,
+        test_families.test_tree_commit_and_rollback,
+        test_families.test_ragged_rows_that_leave_and_join,
+    ],
+)
+def test_what_every_family_must_do(test: Callable[[str], None], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(test_families, "pair", converted)
+    test(name)
+
+
+def random_mask(rng: random.Random, rows: int, earlier: int, new: int) -> torch.Tensor:
+    """[B, N, P+N] bool. Each token sees itself and any of those before it."""
+    mask = torch.ones(rows, new, earlier + new, dtype=torch.bool).tril(earlier)
+    if rng.random() < 0.7:
+        drawn = torch.rand(mask.shape, generator=torch.Generator().manual_seed(rng.randrange(10**6))) < 0.6
+        mask &= drawn | torch.eye(new, earlier + new, dtype=torch.bool).roll(earlier, 1)
+    return mask
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_operations_give_the_logits_of_torch(seed: int) -> None:
+    """Trees in several pieces, masks that hide pending tokens, ragged rows that join and leave, over many blocks."""
+    rng = random.Random(seed)
+    theirs, ours = pair("llama")[1], converted("llama")[1]
+    caches = [model.new_cache(0) for model in (theirs, ours)]
+
+    def read(model: Any, cache: Any, width: int, seeds: int, last: int = 0) -> torch.Tensor:
+        rows = len(cache.lengths)
+        mask = random_mask(random.Random(seeds), rows, cache.pending, width)
+        deep = cache.pending + torch.arange(width)
+        positions = cache.lengths[:, None] + torch.minimum(deep, deep // 2 + 1)
+        return model.forward(random_tokens(seeds, rows, width), positions, mask, cache, last).logits
+
+    for _ in range(25):
+        rows, pending = len(caches[0].lengths), caches[0].pending
+        action = rng.choice(["join", "read", "read", "read", "commit", "release"])
+        if action == "join" and not pending and rows < 5:
+            width, lengths = 30, [rng.randrange(31) for _ in range(rng.randrange(1, 3))]
+            for model, cache in zip((theirs, ours), caches, strict=True):
+                joining = model.new_cache(len(lengths))
+                read_chain(model, joining, random_tokens(seed, len(lengths), width), last=1)
+                keep(joining, *lengths)
+                cache.extend(joining)
+        elif action == "read" and rows and int(caches[0].lengths.max()) + pending + 5 < MAX_LENGTH:
+            width, seeds = rng.randrange(1, 6), rng.randrange(10**6)
+            last = rng.choice([0, 0, 1])
+            expected, found = (
+                read(model, cache, width, seeds, last) for model, cache in zip((theirs, ours), caches, strict=True)
+            )
+            assert found.shape == expected.shape
+            assert error(found, expected) < CLOSE
+        elif action == "commit" and pending:
+            paths = [sorted(rng.sample(range(pending), rng.randrange(pending + 1))) for _ in range(rows)]
+            counts = [len(path) for path in paths]
+            nodes = torch.tensor([path + [-1] * (max(*counts, 1) - len(path)) for path in paths])
+            for cache in caches:
+                cache.commit(nodes, torch.tensor(counts))
+        elif action == "release" and rows and not pending:
+            gone = rng.sample(range(rows), rng.randrange(1, rows + 1))
+            for cache in caches:
+                cache.release(gone)
+        assert torch.equal(*(cache.lengths for cache in caches))
+        assert caches[0].pending == caches[1].pending
+
+
+def test_blocks_are_used_again() -> None:
+    ours = converted("llama")[1]
+    cache = ours.new_cache(0)
+    for size in (3, 1, 2) * 6:
+        joining = ours.new_cache(size)
+        read_chain(ours, joining, random_tokens(size, size, 40), last=1)
+        keep(joining, *[40] * size)
+        cache.extend(joining)
+        assert len(swap_remove(len(cache.lengths), [0])) <= 1
+        cache.release(range(len(cache.lengths) - 1))
+    assert len(cache.lengths) == 1
+    assert next(iter(cache.tensors.values())).shape[0] <= 16
+
+
+def test_hidden_states_are_what_the_output_embedding_reads() -> None:
+    tokens = random_tokens(1, 2, 5)
+    scores = []
+    for model in (pair("qwen3")[1], converted("qwen3")[1]):
+        mask = torch.ones(2, 5, 5, dtype=torch.bool).tril()
+        scores.append(model.forward(tokens, torch.arange(5).expand(2, 5), mask, model.new_cache(2), last=2))
+    assert scores[0].hidden is not None
+    assert scores[1].hidden.shape == scores[0].hidden.shape == (2, 2, 32)
+    assert error(scores[1].hidden, scores[0].hidden) < CLOSE
+
+
+def test_scores_are_not_overwritten_by_the_next_forward() -> None:
+    ours = converted("llama")[1]
+    cache = ours.new_cache(1)
+    first = read_chain(ours, cache, random_tokens(1, 1, 2))
+    before = first.clone()
+    read_chain(ours, cache, random_tokens(2, 1, 2))
+    assert torch.equal(first, before)
+
+
+def test_a_token_cannot_see_what_comes_after_it() -> None:
+    ours = converted("llama")[1]
+    everything = torch.ones(1, 3, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="before it"):
+        ours.forward(random_tokens(1, 1, 3), torch.arange(3)[None], everything, ours.new_cache(1))
+
+
+def test_greedy_texts_are_those_of_torch() -> None:
+    prompts = ["What is 2 + 3?", "Name a colour, and say why you like it.", "Write a haiku about rain."]
+    answers = []
+    for backend in ("torch", "openvino"):
+        model = foretoken.load("builtin:pair", dtype="float32", backend=backend)
+        assert model.models[0].backend == backend
+        answers.append([answer.token_ids for answer in model.generate(prompts, max_new_tokens=40)])
+    assert answers[0] == answers[1]
+
+
+# Loading ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "foretoken" / "openvino"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A random Llama of one layer."""
+    return save("llama", tmp_path_factory.mktemp("llama"), num_hidden_layers=1)
+
+
+@pytest.fixture(scope="module")
+def converted_once(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a conversion of it is kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        load(checkpoint)
+        return store.home()
+
+
+@pytest.fixture
+def kept(converted_once: Path, here: Path) -> Path:
+    """The conversion, in a cache of its own."""
+    shutil.copytree(converted_once, here)
+    (entry,) = entries(here)
+    return entry
+
+
+def save(name: str, folder: Path, **settings: Any) -> Checkpoint:
+    model_type, more = FAMILIES[name]
+    build(config(model_type, **(more | settings))).save_pretrained(folder)
+    return Checkpoint(str(folder), "target")
+
+
+def load(checkpoint: Checkpoint, dtype: str = "float32", vocab_size: int | None = None) -> Any:
+    return checkpoint.load(dtype, "cpu", vocab_size, "openvino")
+
+
+def forbid_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Checkpoint, "_read", lambda *_: pytest.fail("weights were read"))
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def test_a_conversion_is_made_once_for_all_types(
+    checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = random_tokens(1, 1, 4)
+    first = load(checkpoint)
+    assert first.note is None
+    (entry,) = entries(here)
+    forbid_weights(monkeypatch)
+    again = load(checkpoint)
+    assert torch.equal(*(read_chain(model, model.new_cache(1), tokens) for model in (first, again)))
+    if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        half = load(checkpoint, "bfloat16")
+        assert half.dtype == torch.bfloat16
+        found = read_chain(half, half.new_cache(1), tokens)
+        assert 0 < error(found, read_chain(first, first.new_cache(1), tokens)) < 0.5
+    assert entries(here) == [entry]
+
+
+def test_more_or_fewer_logits_than_the_embedding_has(checkpoint: Checkpoint, kept: Path) -> None:
+    """For a draft that follows a target."""
+    tokens = random_tokens(1, 1, 4)
+    wide, narrow = load(checkpoint, vocab_size=70), load(checkpoint, vocab_size=60)
+    logits = read_chain(wide, wide.new_cache(1), tokens)[0]
+    assert logits.shape == (4, 70)
+    assert bool((logits[:, 64:] == -torch.inf).all())
+    assert bool(read_chain(wide, wide.new_cache(1), torch.tensor([[69]])).isfinite().any())
+    assert torch.equal(read_chain(narrow, narrow.new_cache(1), tokens)[0], logits[:, :60])
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-8])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [(truncate, "model.bin"), (flip, "model.bin"), (truncate, "manifest.json"), (Path.unlink, "manifest.json")],
+)
+def test_a_damaged_conversion_is_made_again(
+    damage: Callable[[Path], None], name: str, checkpoint: Checkpoint, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(kept / name)
+    assert "converted again" in load(checkpoint).note
+    assert entries(kept.parent) == [kept]
+    forbid_weights(monkeypatch)
+    assert load(checkpoint).note is None
+
+
+def test_an_interrupted_conversion_leaves_nothing(
+    checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        (next(here.iterdir()) / "model.xml").write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.ov, "save_model", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load(checkpoint)
+    assert entries(here) == []
+    # One that was killed could not tidy up; the next conversion does, if it has been long enough.
+    killed, running = (here / f"{store.key(checkpoint)}.{name}" for name in ("killed", "running"))
+    for folder in (killed, running):
+        folder.mkdir()
+    store.os.utime(killed, (0, 0))
+    assert load(checkpoint).note is None
+    assert entries(here) == [here / store.key(checkpoint), running]
+
+
+@pytest.mark.parametrize("how", ["no room", "fills up", "no folder"])
+def test_a_conversion_that_cannot_be_kept_is_used_all_the_same(
+    how: str, checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "no room":
+        monkeypatch.setattr(store.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    elif how == "fills up":
+        save_model = ov.save_model
+
+        def half(graph: Any, place: Path, **options: Any) -> None:
+            save_model(graph, place, **options)
+            truncate(place.with_suffix(".bin"))
+
+        monkeypatch.setattr(store.ov, "save_model", half)
+    else:
+        here.parent.parent.write_text("a file where the folder should be")
+    model = load(checkpoint)
+    assert "could not be kept: " in model.note
+    assert read_chain(model, model.new_cache(1), random_tokens(1, 1, 4)).isfinite().all()
+    assert entries(here) == []
+
+
+def test_what_does_not_convert_is_refused_and_remembered(
+    checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such operation\nmore")
+
+    monkeypatch.setattr(store, "trace", fails)
+    with pytest.raises(ModelError, match="`llama` models do not convert to OpenVINO: no such operation") as caught:
+        load(checkpoint)
+    assert "--backend torch" in str(caught.value.hint)
+    monkeypatch.setattr(store, "convert", lambda *_: pytest.fail("tried again"))
+    model = checkpoint.load("float32", "cpu")
+    assert model.backend == "torch"
+    assert "runs on torch: `llama` models do not convert" in str(model.note)
+
+
+@pytest.mark.parametrize(("name", "why"), [("gemma3", "sliding windows"), ("qwen3_moe", "experts")])
+def test_what_openvino_would_get_wrong_runs_on_torch(name: str, why: str, tmp_path: Path, here: Path) -> None:
+    checkpoint = save(name, tmp_path / name)
+    with pytest.raises(ModelError, match=why):
+        load(checkpoint)
+    model = checkpoint.load("float32", "cpu")
+    assert model.backend == "torch"
+    assert why in str(model.note)
+
+
+def test_a_conversion_that_says_something_else_is_refused(
+    checkpoint: Checkpoint, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = store.OpenVINOModel.forward
+
+    def deaf(self: Any, tokens: Any, positions: Any, *rest: Any, **options: Any) -> Any:
+        return begin(self, tokens, positions.clamp_max(3), *rest, **options)
+
+    monkeypatch.setattr(store.OpenVINOModel, "forward", deaf)
+    with pytest.raises(ModelError, match="what it says by itself"):
+        load(checkpoint)
+
+
+def test_choosing(checkpoint: Checkpoint, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checkpoint.load("float32", "cpu").backend == "openvino"
+    assert checkpoint.load("float32", "cpu", None, "torch").backend == "torch"
+    assert "float16" in str(checkpoint.load("float16", "cpu").note)
+    with pytest.raises(ModelError, match="unknown backend `openvno`") as caught:
+        checkpoint.load("float32", "cpu", None, "openvno")
+    assert "did you mean `openvino`" in str(caught.value.hint)
+    with pytest.raises(ModelError, match="not on `meta`"):
+        source.pick_backend("openvino", torch.device("meta"))
+    monkeypatch.setattr(source, "find_spec", lambda _: None)
+    assert checkpoint.load("float32", "cpu").backend == "torch"
+    with pytest.raises(ModelError, match="not installed"):
+        foretoken.load("builtin:pair", backend="openvino", weights=False)
+
+
+def test_the_key_is_the_content(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    key = store.key(checkpoint)
+    copied = Path(shutil.copytree(checkpoint.path, tmp_path / "elsewhere"))
+    assert store.key(Checkpoint(str(copied), "draft")) == key
+    settings = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(settings | {"rms_norm_eps": 0.5}))
+    assert store.key(Checkpoint(str(copied), "target")) != key
+
+
+def test_torch_keeps_its_threads_unless_openvino_runs_everything() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        threads.settle(["openvino", "torch"])
+        assert (torch.get_num_threads(), threads.available()) == (3, 3)
+        for _ in range(2):
+            threads.settle(["openvino", "openvino"])
+            assert (torch.get_num_threads(), threads.available()) == (1, 3)
+        torch.set_num_threads(2)  # the user's word
+        assert threads.available() == 2
+        threads.settle(["openvino"])
+        threads.settle(["torch"])
+        assert (torch.get_num_threads(), threads.available()) == (2, 2)
+    finally:
+        torch.set_num_threads(before)
