@@ -96,7 +96,7 @@ class Engine:
         if not batch.rows:
             return []
         begin = perf_counter()
-        draft = self.drafter.draft(batch, self.length, self.shape, self.max_nodes)
+        draft = self._draft()
         drafted = perf_counter()
         p, scores = verify(self.target, draft, batch)  # one target forward
         verdict = self.rule.accept(draft, p, batch.accept_rng)
@@ -115,6 +115,11 @@ class Engine:
         row.finish = FinishReason.CANCELLED
         self._release([index])
         return TokenEvent(row.id, [], row.text.take(final=True), [], None, row.finish)
+
+    def _draft(self) -> Draft:
+        if self.length.rests(self.batch):
+            return Draft.root_only(self.batch.roots, self.drafter.drawn)
+        return self.drafter.draft(self.batch, self.length, self.shape, self.max_nodes)
 
     def _time(self, draft: Draft, draft_s: float, verify_s: float) -> None:
         """Tell the costs what this step took; its last statements read results, so no device is still at work."""

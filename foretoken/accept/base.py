@@ -99,6 +99,19 @@ def chain_verdict(draft: Draft, counts: Tensor, tested: Tensor, law: Tensor, rng
     return Verdict(path, counts, tested, next_token, counts < draft.sizes - 1)
 
 
+def nothing_drafted(draft: Draft, p: Tensor, rng: Rng) -> Verdict:
+    """The verdict on a draft of roots alone: one bonus token per row, at no other cost.
+
+    Args:
+        draft: roots.
+        p: [B, 1, V] float. What the request asks to sample from.
+        rng: the rows' random numbers for acceptance.
+    """
+    none = torch.zeros_like(draft.sizes)
+    token = rng.pick(p[:, 0], none == 0)
+    return Verdict(draft.tokens[:, :0], none, none, token, none > 0)
+
+
 def residual(p: Tensor, q: Tensor) -> Tensor:
     """Distribution to draw from after the target rejects a token that was drawn from `q`.
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretoken.accept.base import AcceptanceRule, chain_law, chain_ratios, chain_verdict, residual
+from foretoken.accept.base import AcceptanceRule, chain_law, chain_ratios, chain_verdict, nothing_drafted, residual
 from foretoken.rng import Rng
 from foretoken.types import Draft, Drawn, Verdict
 
@@ -24,6 +24,8 @@ class Rejection(AcceptanceRule):
     max_children: ClassVar[int | None] = 1
 
     def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
+        if draft.tokens.shape[1] == 1:
+            return nothing_drafted(draft, p, rng)
         q = chain_law(draft, p)
         kept = rng.coin(chain_ratios(draft, p, q).clamp_max(1), draft.nodes[:, 1:]).cumprod(-1)
         counts = kept.sum(-1)

@@ -55,6 +55,8 @@ def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: i
     stops = trace.request.stop_token_ids
     probs: list[torch.Tensor] = []
     leaves, index = trace.on, start
+    if policy.rests(batch):
+        return 0, []
     while bool(frontier.active) and bool(policy.grow(frontier, batch)):
         if leaves is trace.on and index > start and not trace.accepted[index - 1]:
             leaves, index = trace.off[index - 1], 0

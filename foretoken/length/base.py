@@ -54,6 +54,13 @@ class LengthPolicy(ABC):
     class Config:
         """No options."""
 
+    def rests(self, batch: Batch) -> bool:
+        """Whether no row is worth drafting for in the coming step, which then is plain decoding at no extra cost.
+
+        Asked once per step, before anything is drafted.
+        """
+        return False
+
     @abstractmethod
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         """Decide which leaves get a child.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 FADE = 0.99  # how much a step still counts when the next one is done
 START = 6.0  # tokens the first guess of a pace counts for
 HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
-FIRST_REST, LONGEST_REST = 4, 64  # plain steps when drafting did not pay; twice as many if it still does not then
+REGRET = 0.02  # of the time may be lost on trying again where drafting does not pay
 
 
 class Renewal(LengthPolicy):
@@ -26,7 +27,7 @@ class Renewal(LengthPolicy):
     The renewal-reward form of SpecDec++'s threshold, 1 - t_d / (seconds per token), with both times measured while
     running and the growing cost of verification added to t_d. Acceptance is estimated from the draft's own probability
     of each token, a relation that every request learns for itself. When the steps that drafted were slower than plain
-    decoding, the request decodes plainly for a while, then tries again.
+    decoding, the request decodes plainly until what was lost is a small part of its time, then tries again.
 
     `cost` fixes the times, and a sampled request that has to repeat (`Request.repeats`) is decided by typical ones, so
     that its lengths depend neither on the clock nor on its neighbours.
@@ -58,6 +59,15 @@ class Renewal(LengthPolicy):
         self.config = config or self.Config()
         self._given = None if self.config.cost is None else Prices(GivenCosts(self.config.cost))
         self.uses_clock = self._given is None
+        self._latest: dict[float, Pace] = {}  # by temperature
+
+    def rests(self, batch: Batch) -> bool:
+        paces = [self._pace(row) for row in batch.rows]
+        if not all(pace.rest for pace in paces):
+            return False
+        for pace in paces:
+            pace.skip()
+        return True
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         depths, probs = frontier.depth[:, 0].tolist(), frontier.prob[:, 0].tolist()
@@ -84,7 +94,14 @@ class Renewal(LengthPolicy):
 
     def _pace(self, row: Row) -> Pace:
         if self not in row.memory:
-            row.memory[self] = Pace(row.request.sampling.temperature)
+            temperature = row.request.sampling.temperature
+            fresh = Pace(temperature)
+            if self._given is None and not row.request.repeats:
+                # Whether drafting pays hardly depends on the request, so the next one need not find out again.
+                if temperature in self._latest:
+                    fresh.follow(self._latest[temperature])
+                self._latest[temperature] = fresh
+            row.memory[self] = fresh
         pace: Pace = row.memory[self]
         return pace
 
@@ -94,16 +111,28 @@ class Pace:
 
     Args:
         temperature: of the request. The warmer, the less the draft's probability of a drawn token says of acceptance.
+
+    Attributes:
+        rest: steps to decode plainly before drafting is tried again.
     """
 
-    __slots__ = ("_accepted", "_belief", "_judged", "_nap", "_rest", "_steps", "_survival", "_tokens")
+    __slots__ = ("_accepted", "_belief", "_judged", "_steps", "_survival", "_tokens", "rest")
 
     def __init__(self, temperature: float) -> None:
         self._belief = Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
         self._steps, self._tokens = START * HOPE, START  # time in plain steps, and what it gave
         self._survival = 1.0  # chance that all candidates so far are accepted
-        self._rest, self._nap = 0, FIRST_REST
+        self.rest = 0
+
+    def follow(self, other: Pace) -> None:
+        """Begin with the pace of another request, and with what is left of its rest."""
+        self._steps, self.rest = START * other._steps / other._tokens, other.rest
+
+    def skip(self) -> None:
+        """One plain step of a rest is over."""
+        self.rest -= 1
+        self._fade()  # the text moves on, and old steps say less about it
 
     def goes_on(self, depth: int, prob: float, price: Prices) -> bool:
         """Whether one more candidate is worth its cost.
@@ -115,10 +144,10 @@ class Pace:
         """
         if depth == 0:
             self._survival = 1.0
-            if self._rest:
-                self._rest -= 1
-                self._fade()  # the text moves on, and old steps say less about it
-            return self._rest == 0
+            if self.rest:  # while other rows draft
+                self.skip()
+                return False
+            return True
         self._survival *= self._belief(log_odds(prob))
         gained = self._survival * self._accepted / self._judged  # tokens, of one more candidate
         pace = min(self._steps / self._tokens, 1.0) * price.step_s(0)  # plain decoding is always to be had
@@ -135,16 +164,16 @@ class Pace:
         # Nothing after the first rejection was judged on its own merit.
         for index, prob in enumerate(probs[: accepted + 1]):
             self._belief.observe(log_odds(prob), index < accepted)
-        took = price.step_s(len(probs)) / price.step_s(0)
         self._fade()
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))
+        took = price.step_s(len(probs)) / price.step_s(0)
         self._steps += took
         self._tokens += accepted + 1
-        if self._steps <= self._tokens:
-            self._nap = FIRST_REST
-        elif took > accepted + 1:  # a step that paid is followed by another, whatever those before it were
-            self._rest, self._nap = self._nap + 1, min(2 * self._nap, LONGEST_REST)
+        lost = took - accepted - 1
+        # A step that paid is followed by another, whatever those before it were.
+        if self._steps > self._tokens and lost > 0:
+            self.rest = ceil(lost / REGRET)
 
     def _fade(self) -> None:
         self._accepted, self._judged = FADE * self._accepted, FADE * self._judged

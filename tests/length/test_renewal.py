@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.fixed import Fixed
-from foretoken.length.renewal import LONGEST_REST, Pace, Renewal
+from foretoken.length.renewal import Pace, Renewal
 from foretoken.request import Request
 from tests.length.by_hand import batch, finished, frontier
 
@@ -57,9 +59,37 @@ def test_a_hopeless_draft_costs_almost_nothing(cost: float) -> None:
 def test_drafting_comes_back_when_it_pays_again() -> None:
     text = trace([False] * 300 + [True] * 300)
     steps = replay(text, Renewal(), GivenCosts(0.3))
-    late = [drafted for drafted, _ in steps[300 + LONGEST_REST + 5 :]]
-    assert min(late[:-1]) >= 1
-    assert max(late) > 5
+    back = next(i for i, (_, accepted) in enumerate(steps) if accepted)
+    assert back < 300 + 50  # a step is a token as long as nothing is drafted
+    assert all(drafted for drafted, _ in steps[back:-1])
+    assert max(drafted for drafted, _ in steps) > 5
+
+
+def test_the_next_request_need_not_find_out_again() -> None:
+    policy, costs = Renewal(), GivenCosts(0.5)
+    hopeless, promising = trace([False] * 128), trace([True] * 128)
+    first, second = (sum(drafted for drafted, _ in replay(hopeless, policy, costs)) for _ in range(2))
+    assert second < first
+    assert sum(accepted for _, accepted in replay(promising, policy, costs)) > 30
+    # What must repeat, or is told its costs, starts afresh.
+    again = replace(hopeless, request=replace(hopeless.request, repeats=True))
+    assert replay(again, policy, costs) == replay(again, Renewal(), costs)
+    told = Renewal(Renewal.Config(cost=0.5))
+    assert replay(hopeless, told, costs) == replay(hopeless, told, costs)
+
+
+def test_a_batch_of_resting_rows_is_not_drafted_for() -> None:
+    policy, rows = Renewal(), batch(2)
+    rows.costs = GivenCosts(0.9)
+    for _ in range(4):
+        policy.observe(rows, *finished([3, 3], [0, 0], torch.full((2, 4), 0.5)))
+    before = [policy._pace(row).rest for row in rows.rows]
+    assert min(before) > 0
+    assert policy.rests(rows)
+    assert [policy._pace(row).rest for row in rows.rows] == [rest - 1 for rest in before]
+    policy._pace(rows.rows[0]).rest = 0
+    assert not policy.rests(rows)
+    assert policy.grow(frontier([0, 0]), rows)[:, 0].tolist() == [True, False]
 
 
 def test_the_decision_is_expected_gain_against_cost() -> None:
