@@ -70,7 +70,8 @@ def acceptance_head(
     reject_weight: Annotated[float, typer.Option(metavar="W", help="How much heavier a rejection weighs.")] = 1.0,
     depth: Annotated[int, typer.Option(metavar="N", help="Residual blocks; 0 is a linear probe.")] = 1,
     tied: Annotated[bool, typer.Option("--tied", help="One set of weights for all blocks.")] = False,
-    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the data, each freshly mixed.")] = 4,
+    dropout: Annotated[float, typer.Option(metavar="R", help="Share of the state withheld while training.")] = 0.5,
+    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the data, each freshly mixed.")] = 6,
     models: ModelOptions,
 ) -> None:
     """Train the acceptance head of SpecDec++ for a target and a draft.
@@ -86,6 +87,7 @@ def acceptance_head(
         reject_weight=reject_weight,
         depth=depth,
         tied=tied,
+        dropout=dropout,
         epochs=epochs,
         **options.recipe(),
     )

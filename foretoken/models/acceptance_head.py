@@ -34,15 +34,15 @@ class HeadShape:
 class AcceptanceHead(AcceptancePredictor):
     """Residual blocks z <- z + SiLU(W z + b) over the hidden state, then log-odds that are linear in the temperature.
 
-    It reads D = `hidden_size` + 2 numbers, see `describe`. Before anything is learnt it says what the draft's own
-    probability of the token says, and the state corrects that.
+    It reads D = `hidden_size` + 2 numbers, see `describe`. A fresh head says what the draft's own
+    probability of the token says; training starts from the best that says without the state, and the state corrects it.
 
     Reference: Huang, Guo and Wang 2024, SpecDec++, https://arxiv.org/abs/2405.19715. The paper's two output logits are
     one here, the same function. Probability and temperature are ours: the draft's own probability tells more about
     acceptance than the state does, both together most, and what is accepted depends on the temperature.
 
     Attributes:
-        dropout: share of a block's input that is hidden from it while training.
+        dropout: share of the state that is hidden while training.
     """
 
     title: ClassVar[str] = "acceptance head"
@@ -95,13 +95,12 @@ class AcceptanceHead(AcceptancePredictor):
     def logit(self, features: Tensor) -> Tensor:
         # Functional calls throughout: a module's own call costs as much as its arithmetic.
         state = (features[..., :ODDS].float() - self.center) / self.spread
+        if self.training:
+            state = functional.dropout(state, self.dropout)
         for step in range(self.shape.depth):
             block: Any = self.blocks[0 if self.shape.tied else step]
-            given = functional.dropout(state, self.dropout) if self.training else state
-            state = state + functional.silu(functional.linear(given, block.weight, block.bias))
-        odds = features[..., ODDS : ODDS + 1]
-        read = functional.linear(torch.cat([state, odds, odds.sigmoid()], -1), self.out.weight, self.out.bias)
-        return torch.addcmul(read[..., 0], read[..., 1], features[..., TEMPERATURE])
+            state = state + functional.silu(functional.linear(state, block.weight, block.bias))
+        return _weigh(self.out, features[..., TEMPERATURE], features[..., ODDS : ODDS + 1], state)
 
     def glance_logit(self, features: Tensor) -> Tensor:
         """Log-odds of acceptance from probability and temperature alone.
@@ -112,9 +111,7 @@ class AcceptanceHead(AcceptancePredictor):
         Returns:
             [...] float32.
         """
-        odds = features[..., ODDS : ODDS + 1]
-        read = functional.linear(torch.cat([odds, odds.sigmoid()], -1), self.look.weight, self.look.bias)
-        return torch.addcmul(read[..., 0], read[..., 1], features[..., TEMPERATURE])
+        return _weigh(self.look, features[..., TEMPERATURE], features[..., ODDS : ODDS + 1])
 
     def glance(self, prob: Tensor, temperature: Tensor) -> Tensor:
         """Probability that a token is accepted which the draft has drawn and not read yet, so that there is no state.
@@ -126,5 +123,21 @@ class AcceptanceHead(AcceptancePredictor):
         Returns:
             [...] float32.
         """
-        seen = self.describe(prob.new_empty((*prob.shape, 0)), prob, temperature)
-        return torch.sigmoid(self.glance_logit(seen))
+        odds = torch.logit(prob.float(), CLOSEST)[..., None]
+        return torch.sigmoid(_weigh(self.look, self.heat(temperature), odds))
+
+
+def _weigh(layer: nn.Linear, heat: Tensor, odds: Tensor, *state: Tensor) -> Tensor:
+    """Log-odds, linear in the temperature, from state, log-odds of the draft's probability, and the probability.
+
+    Args:
+        layer: what both coefficients are read by.
+        heat: [...] float32. Temperature.
+        odds: [..., 1] float32. Log-odds of the draft's probability.
+        state: [..., H] float32, or nothing.
+
+    Returns:
+        [...] float32.
+    """
+    read = functional.linear(torch.cat([*state, odds, odds.sigmoid()], -1), layer.weight, layer.bias)
+    return torch.addcmul(read[..., 0], read[..., 1], heat)

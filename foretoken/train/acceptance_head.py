@@ -28,16 +28,16 @@ class Recipe(Training):
     Attributes:
         mix: share of *target* tokens kept in the text the head reads; the rest are draft tokens, and carry the loss.
         depth, tied: size of the head (see `HeadShape`).
-        dropout: share of a block's input that is hidden from it while training.
+        dropout: share of the hidden state withheld while training, or the head trusts it too much on other texts.
     """
 
     mix: float = 0.15
     reject_weight: float = 1.0
-    epochs: int = 4
+    epochs: int = 6
     weight_decay: float = 0.1
     depth: int = 1
     tied: bool = False
-    dropout: float = 0.2
+    dropout: float = 0.5
 
     def __post_init__(self) -> None:
         Training.__post_init__(self)
@@ -103,7 +103,10 @@ def train(
 
 
 def fit_glance(head: AcceptanceHead, features: Tensor, labels: Tensor) -> None:
-    """Fit what the head says of a token without its state: a logistic regression, in place."""
+    """Fit what the head says of a token without its state, a logistic regression, and start the whole there, in place.
+
+    Few steps of training would not take the weights of the probability as far as they have to go.
+    """
     weights = list(head.look.parameters())
     solver = torch.optim.LBFGS(weights, max_iter=100, line_search_fn="strong_wolfe")
 
@@ -115,3 +118,6 @@ def fit_glance(head: AcceptanceHead, features: Tensor, labels: Tensor) -> None:
 
     solver.step(closure)  # type: ignore[no-untyped-call]
     head.look.requires_grad_(False)
+    with torch.no_grad():
+        head.out.weight[:, -2:] = head.look.weight
+        head.out.bias.copy_(head.look.bias)
