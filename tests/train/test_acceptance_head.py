@@ -179,6 +179,7 @@ def test_the_glance_finds_how_acceptance_depends_on_probability_and_temperature(
     head = AcceptanceHead(HeadShape(8))
     fit_glance(head, features, chance)
     assert (head.glance(prob, heat) - chance).abs().max() < 0.05
+    torch.testing.assert_close(head(features), head.glance(prob, heat), atol=1e-4, rtol=0)  # where training starts
 
 
 def test_the_shipped_head_is_calibrated_and_better_than_the_glance(llm: foretoken.LLM) -> None:
