@@ -134,7 +134,7 @@ def _weigh(layer: nn.Linear, heat: Tensor, odds: Tensor, *state: Tensor) -> Tens
         layer: what both coefficients are read by.
         heat: [...] float32. Temperature.
         odds: [..., 1] float32. Log-odds of the draft's probability.
-        state: [..., H] float32, or nothing.
+        state: the standardized state, [..., H] float32, or nothing.
 
     Returns:
         [...] float32.
