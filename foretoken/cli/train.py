@@ -63,12 +63,15 @@ class TrainOptions:
 def acceptance_head(
     *,
     options: TrainOptions,
-    temperature: Annotated[float, typer.Option(metavar="T", help="Acceptance is learned at this temperature.")] = 0.0,
+    temperature: Annotated[
+        list[float], typer.Option(metavar="T", help="A temperature to learn acceptance at. Repeatable.")
+    ] = [0.0, 1.0],  # noqa: B006 - typer's way
     mix: Annotated[float, typer.Option(metavar="R", help="Share of target tokens in what the head reads.")] = 0.15,
-    reject_weight: Annotated[float, typer.Option(metavar="W", help="How much heavier a rejection weighs.")] = 6.0,
-    depth: Annotated[int, typer.Option(metavar="N", help="Residual blocks; 0 is a linear probe.")] = 3,
+    reject_weight: Annotated[float, typer.Option(metavar="W", help="How much heavier a rejection weighs.")] = 1.0,
+    depth: Annotated[int, typer.Option(metavar="N", help="Residual blocks; 0 is a linear probe.")] = 1,
     tied: Annotated[bool, typer.Option("--tied", help="One set of weights for all blocks.")] = False,
-    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the data, each freshly mixed.")] = 3,
+    dropout: Annotated[float, typer.Option(metavar="R", help="Share of the state withheld while training.")] = 0.5,
+    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the data, each freshly mixed.")] = 6,
     models: ModelOptions,
 ) -> None:
     """Train the acceptance head of SpecDec++ for a target and a draft.
@@ -79,11 +82,12 @@ def acceptance_head(
     from foretoken.train.acceptance_head import Recipe, train
 
     recipe = Recipe(
-        temperature=temperature,
+        temperatures=tuple(temperature),
         mix=mix,
         reject_weight=reject_weight,
         depth=depth,
         tied=tied,
+        dropout=dropout,
         epochs=epochs,
         **options.recipe(),
     )

@@ -18,11 +18,13 @@ class SpecDecPP(LengthPolicy):
     """Go on while 1 - (product of the head's acceptance probabilities so far) stays at or below a threshold.
 
     The head scores a token once the drafter has read it, so the newest token is always unscored: it was drawn from the
-    forward that scored the one before it, and is submitted for free.
+    forward that scored the one before it, and is submitted for free. Going on costs a forward, though, and pays only if
+    the newest token is accepted too, which `newest` takes into account.
 
     Reference: Huang, Guo and Wang 2024, SpecDec++, https://arxiv.org/abs/2405.19715. Cost per drafted token: one pass
     of the head. The head here is calibrated, so the same threshold means a smaller risk than in the paper, whose head
-    is biased towards rejection by its training weights.
+    is biased towards rejection by its training weights; and it reads the draft's probability of the token and the
+    temperature beside the hidden state.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
@@ -36,12 +38,14 @@ class SpecDecPP(LengthPolicy):
             threshold: stop above this probability of a rejection among the candidates.
             least: go on below this many tokens.
             most: never more than this many tokens.
+            newest: count the risk of the newest token too, guessed from its draft probability alone.
             file: the head's file; none takes the one beside the draft.
         """
 
         threshold: float = 0.5
         least: int = 1
         most: int = 20
+        newest: bool = False
         file: str | None = None
 
         def __post_init__(self) -> None:
@@ -56,15 +60,17 @@ class SpecDecPP(LengthPolicy):
         self._head = head
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        depth = frontier.depth[:, 0]
-        if frontier.hidden is None:
-            keep = torch.ones_like(frontier.prob)
-        else:
-            held = [row.memory.get(self, 1.0) for row in batch.rows]
-            before = torch.tensor(held, device=depth.device)[:, None]
+        depth, prob = frontier.depth, frontier.prob
+        risk = torch.zeros_like(prob)
+        if frontier.hidden is not None:
+            # What is known of the tokens before the newest one, and of the request: [B, 3].
+            known = [(*row.memory.get(self, (1.0, 1.0)), row.request.sampling.temperature) for row in batch.rows]
+            held, parent, heat = torch.tensor(known, device=prob.device)[..., None].unbind(1)
+            heat = heat.expand_as(prob)
+            likely = self._head(self._head.describe(frontier.hidden, parent.expand_as(prob), heat))
             # The first candidate's forward read the root, which is committed: nothing to score yet.
-            keep = torch.where(frontier.depth > 1, before * self._head(frontier.hidden), 1.0)
-        for row, value in zip(batch.rows, keep[:, 0].tolist(), strict=True):
-            row.memory[self] = value
-        calm = 1 - keep <= self._config.threshold
-        return (calm | (frontier.depth < self._config.least)) & (frontier.depth < self._config.most)
+            keep = torch.where(depth > 1, held * likely, 1.0)
+            for row, *values in zip(batch.rows, *torch.stack([keep, prob.to(keep)])[..., 0].tolist(), strict=True):
+                row.memory[self] = values
+            risk = 1 - (keep * self._head.glance(prob, heat) if self._config.newest else keep)
+        return ((risk <= self._config.threshold) | (depth < self._config.least)) & (depth < self._config.most)

@@ -1,13 +1,19 @@
-"""The acceptance-prediction head of SpecDec++: a draft's hidden state -> chance that the target keeps the token."""
+"""The acceptance-prediction head of SpecDec++: what a draft knows of a token -> chance that the target keeps it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from foretoken.models.predictor import AcceptancePredictor
+from foretoken.models.predictor import TEMPERATURE, AcceptancePredictor
+
+ODDS = -2  # column of the features
+CLOSEST = 1e-4  # probabilities nearer to 0 or 1 are taken for this one
+COLDER = -0.7  # how the weight of the log-odds starts to change with the temperature
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,34 +27,117 @@ class HeadShape:
     """
 
     hidden_size: int
-    depth: int = 3
+    depth: int = 1
     tied: bool = False
 
 
 class AcceptanceHead(AcceptancePredictor):
-    """Residual blocks z <- z + SiLU(W z + b), then one logit.
+    """Residual blocks z <- z + SiLU(W z + b) over the hidden state, then log-odds that are linear in the temperature.
 
-    It reads the last hidden state at the position whose *input* is the token in question.
+    It reads D = `hidden_size` + 2 numbers, see `describe`. A fresh head says what the draft's own
+    probability of the token says; training starts from the best that says without the state, and the state corrects it.
 
     Reference: Huang, Guo and Wang 2024, SpecDec++, https://arxiv.org/abs/2405.19715. The paper's two output logits are
-    one here, the same function with half the weights.
+    one here, the same function. Probability and temperature are ours: the draft's own probability tells more about
+    acceptance than the state does, both together most, and what is accepted depends on the temperature.
+
+    Attributes:
+        dropout: share of the state that is hidden while training.
     """
 
     title: ClassVar[str] = "acceptance head"
     command: ClassVar[str] = "foretoken train acceptance-head"
     file_name: ClassVar[str] = "acceptance_head.safetensors"
     Shape: ClassVar[type[HeadShape]] = HeadShape
+    center: Tensor
+    spread: Tensor
 
     def __init__(self, shape: HeadShape, draft: str = "", card: dict[str, Any] | None = None) -> None:
         super().__init__(shape, draft, card)
+        self.dropout = 0.0
         count = min(shape.depth, 1) if shape.tied else shape.depth
+        self.register_buffer("center", torch.zeros(shape.hidden_size))
+        self.register_buffer("spread", torch.ones(shape.hidden_size))
         self.blocks = nn.ModuleList(nn.Linear(shape.hidden_size, shape.hidden_size) for _ in range(count))
-        self.out = nn.Linear(shape.hidden_size, 1)
+        self.out = nn.Linear(shape.hidden_size + 2, 2)
+        self.look = nn.Linear(2, 2)
+        for layer in (self.out, self.look):
+            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.weight)
+            with torch.no_grad():
+                layer.weight[:, -2] = torch.tensor([1.0, COLDER])
+
+    @staticmethod
+    def describe(hidden: Tensor, prob: Tensor, temperature: Tensor) -> Tensor:
+        """What the head sees of a drawn token.
+
+        Args:
+            hidden: [..., H] float. The draft's last hidden state at the position whose *input* is the token.
+            prob: [...] float. The draft's probability of it, before sampling parameters.
+            temperature: [...] float. Of the request.
+
+        Returns:
+            [..., D] float32. The state, the log-odds of the probability, the temperature.
+        """
+        rest = [torch.logit(prob.float(), CLOSEST), AcceptancePredictor.heat(temperature)]
+        return torch.cat([hidden.float(), torch.stack(rest, -1)], -1)
+
+    def standardize(self, features: Tensor) -> None:
+        """Measure mean and spread of the state on training data: its raw scale makes training unstable.
+
+        Args:
+            features: [M, D] float32.
+        """
+        spread, center = torch.std_mean(features[:, :ODDS], 0)
+        self.center.copy_(center)
+        self.spread.copy_(spread.clamp_min(1e-6))
 
     def logit(self, features: Tensor) -> Tensor:
-        state = features.float()
+        # Functional calls throughout: a module's own call costs as much as its arithmetic.
+        state = (features[..., :ODDS].float() - self.center) / self.spread
+        if self.training:
+            state = functional.dropout(state, self.dropout)
         for step in range(self.shape.depth):
-            block = self.blocks[0 if self.shape.tied else step]
-            state = state + nn.functional.silu(block(state))
-        logit: Tensor = self.out(state).squeeze(-1)
-        return logit
+            block: Any = self.blocks[0 if self.shape.tied else step]
+            state = state + functional.silu(functional.linear(state, block.weight, block.bias))
+        return _weigh(self.out, features[..., TEMPERATURE], features[..., ODDS : ODDS + 1], state)
+
+    def glance_logit(self, features: Tensor) -> Tensor:
+        """Log-odds of acceptance from probability and temperature alone.
+
+        Args:
+            features: [..., D] float32. Only the last two columns are read.
+
+        Returns:
+            [...] float32.
+        """
+        return _weigh(self.look, features[..., TEMPERATURE], features[..., ODDS : ODDS + 1])
+
+    def glance(self, prob: Tensor, temperature: Tensor) -> Tensor:
+        """Probability that a token is accepted which the draft has drawn and not read yet, so that there is no state.
+
+        Args:
+            prob: [...] float. The draft's probability of it, before sampling parameters.
+            temperature: [...] float. Of the request.
+
+        Returns:
+            [...] float32.
+        """
+        odds = torch.logit(prob.float(), CLOSEST)[..., None]
+        return torch.sigmoid(_weigh(self.look, self.heat(temperature), odds))
+
+
+def _weigh(layer: nn.Linear, heat: Tensor, odds: Tensor, *state: Tensor) -> Tensor:
+    """Log-odds, linear in the temperature, from state, log-odds of the draft's probability, and the probability.
+
+    Args:
+        layer: what both coefficients are read by.
+        heat: [...] float32. Temperature.
+        odds: [..., 1] float32. Log-odds of the draft's probability.
+        state: the standardized state, [..., H] float32, or nothing.
+
+    Returns:
+        [...] float32.
+    """
+    read = functional.linear(torch.cat([*state, odds, odds.sigmoid()], -1), layer.weight, layer.bias)
+    return torch.addcmul(read[..., 0], read[..., 1], heat)

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from foretoken.models.predictor import AcceptancePredictor
 from foretoken.types import Batch, Frontier
 
-HOTTEST = 2.0  # temperatures above are taken for this one
-DEPTH, TEMPERATURE = -2, -1  # columns of the features
+DEPTH = -2  # column of the features; the last one is the temperature
 FLOOR = -1e3  # log-probability of what cannot be drawn, so that 0 x log 0 is 0
 
 
@@ -85,14 +84,3 @@ class DiscoClassifier(AcceptancePredictor):
         rest = torch.stack([prob.float(), entropy, depth.float().log(), self.heat(temperature)], -1)
         missing = self.shape.top - top.shape[-1]  # a vocabulary may be smaller
         return torch.cat([nn.functional.pad(top, (0, missing)) if missing else top, rest], -1)
-
-    def heat(self, temperature: Tensor) -> Tensor:
-        """The temperature as the classifier sees it.
-
-        Args:
-            temperature: [...] float.
-
-        Returns:
-            [...] float32.
-        """
-        return temperature.float().clamp_max(HOTTEST)

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from foretoken.errors import ModelError
 
+TEMPERATURE = -1  # column of every predictor's features: what is accepted depends on it
+HOTTEST = 2.0  # temperatures above are taken for this one
+
 
 class AcceptancePredictor(nn.Module, ABC):
     """Features of a drafted token -> chance that the target keeps it; Platt scaling makes it a calibrated probability.
@@ -55,7 +58,12 @@ class AcceptancePredictor(nn.Module, ABC):
 
     def forward(self, features: Tensor) -> Tensor:
         """Calibrated probability of acceptance ([..., D] float -> [...] float32)."""
-        return torch.sigmoid(self.scale * self.logit(features) + self.shift)
+        return torch.sigmoid(torch.addcmul(self.shift, self.scale, self.logit(features)))
+
+    @staticmethod
+    def heat(temperature: Tensor) -> Tensor:
+        """The temperature as a predictor sees it ([...] float -> [...] float32)."""
+        return temperature.float().clamp_max(HOTTEST)
 
     def save(self, path: Path) -> None:
         """Write weights and card to a safetensors file, and the card once more beside it, for people."""

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from foretoken.llm import LLM
+from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.models.base import LanguageModel
 from foretoken.request import Sampling
 from foretoken.rng import draw
 from foretoken.sampling import warp
+from foretoken.train.fitting import Part, Progress, Training
 from foretoken.types import Scores
 
 GROUP = 16  # prompts sampled in one batch, and the unit of resuming
@@ -26,19 +27,23 @@ class Example:
     """One continuation, with what the draft would have said at each of its positions.
 
     Attributes:
+        temperature: of the sampling transform.
         prompt: prompt ids.
         target: sampled from the target, n ids.
         draft: drawn from the draft at the same positions, given the target's text before them, n ids.
         log_q, log_p: their log-probabilities under draft and target, after the transform.
         labels: min(1, p/q), the probability that the target accepts each draft token.
+        log_own: their log-probabilities under the draft before the transform, which tell more at temperature 0.
     """
 
+    temperature: float
     prompt: list[int]
     target: list[int]
     draft: list[int]
     log_q: list[float]
     log_p: list[float]
     labels: list[float]
+    log_own: list[float]
 
 
 def read_once(model: LanguageModel, tokens: Sequence[int]) -> Scores:
@@ -57,15 +62,18 @@ def label(llm: LLM, prompt: Sequence[int], target: list[int], sampling: Sampling
         logits = read_once(model, [*prompt, *target]).logits[0, len(prompt) - 1 : -1]  # [n, V]
         laws.append(warp(logits, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p).double().cpu())
     p, q = laws
+    own = logits.double().log_softmax(-1).cpu()  # of the draft, which came last
     draft = draw(q, rng.random(len(target)).tolist())[:, None]  # [n, 1]
     p_draft, q_draft = p.gather(1, draft)[:, 0], q.gather(1, draft)[:, 0]
     return Example(
+        sampling.temperature,
         list(prompt),
         target,
         draft[:, 0].tolist(),
         q_draft.log().tolist(),
         p_draft.clamp_min(1e-30).log().tolist(),
         (p_draft / q_draft).clamp_max(1).tolist(),
+        own.gather(1, draft)[:, 0].tolist(),
     )
 
 
@@ -110,6 +118,25 @@ def collect(
     return [Example(**json.loads(line)) for line in path.read_text().splitlines()]
 
 
+def collect_each(
+    llm: LLM, prompts: Sequence[str], recipe: Training, work: Path, progress: Progress
+) -> list[list[Example]]:
+    """`collect` for each temperature of a recipe, which share the prompts equally."""
+    count = len(recipe.temperatures)
+    return [
+        collect(
+            llm,
+            prompts[i::count],
+            recipe.sampling(temperature),
+            recipe.max_new_tokens,
+            recipe.seed,
+            work / f"examples-{i}.jsonl",
+            lambda done, of, t=temperature: progress(f"sampling at temperature {t}", done, of),  # type: ignore[misc]
+        )
+        for i, temperature in enumerate(recipe.temperatures)
+    ]
+
+
 def mixed(example: Example, mix: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:
     """The text the head reads, and where it is trained.
 
@@ -126,21 +153,22 @@ def mixed(example: Example, mix: float, rng: np.random.Generator) -> tuple[list[
     return [*example.prompt, *tokens], places
 
 
-def features(
-    model: LanguageModel, examples: Sequence[Example], mix: float, seed: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """Hidden states and labels of one pass over the examples, freshly mixed.
+def features(model: LanguageModel, examples: Sequence[Example], mix: float, seed: Sequence[int]) -> Part:
+    """What the head sees, and labels, of one pass over the examples, freshly mixed.
 
     Returns:
-        [M, H] float32. The draft's last hidden state at every position that carries a loss.
+        [M, D] float32. Of every position that carries a loss; the probability is the one the token was drawn with.
         [M] float32. Its label.
     """
-    states, labels = [], []
+    seen, labels = [], []
     for index, example in enumerate(examples):
         tokens, places = mixed(example, mix, np.random.default_rng([*seed, index]))
         if places:
             hidden = read_once(model, tokens).hidden
             assert hidden is not None, "a draft model with hidden states"
-            states.append(hidden[0, places].float().cpu())
-            labels.append(torch.tensor([example.labels[place - len(example.prompt)] for place in places]))
-    return torch.cat(states), torch.cat(labels)
+            at = torch.tensor(places) - len(example.prompt)
+            prob = torch.tensor(example.log_own).exp()[at]
+            heat = torch.full_like(prob, example.temperature)
+            seen.append(AcceptanceHead.describe(hidden[0, places].cpu(), prob, heat))
+            labels.append(torch.tensor(example.labels)[at])
+    return torch.cat(seen), torch.cat(labels)

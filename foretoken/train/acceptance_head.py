@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from foretoken.errors import ConfigError
 from foretoken.llm import LLM
 from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
-from foretoken.train.acceptance_data import collect, features
-from foretoken.train.fitting import Progress, Training, begin, draft_of, fit, judge
+from foretoken.train.acceptance_data import collect_each, features
+from foretoken.train.calibration import calibration_error, divergence, reliability
+from foretoken.train.fitting import Part, Progress, Training, begin, draft_of, fit, judge, split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,16 +26,18 @@ class Recipe(Training):
     """What makes a head.
 
     Attributes:
-        temperature: of the sampling transform acceptance is predicted for.
         mix: share of *target* tokens kept in the text the head reads; the rest are draft tokens, and carry the loss.
         depth, tied: size of the head (see `HeadShape`).
+        dropout: share of the hidden state withheld while training, or the head trusts it too much on other texts.
     """
 
-    temperature: float = 0.0
     mix: float = 0.15
-    reject_weight: float = 6.0
-    depth: int = 3
+    reject_weight: float = 1.0
+    epochs: int = 6
+    weight_decay: float = 0.1
+    depth: int = 1
     tied: bool = False
+    dropout: float = 0.5
 
     def __post_init__(self) -> None:
         Training.__post_init__(self)
@@ -40,6 +45,8 @@ class Recipe(Training):
             raise ConfigError(f"mix cannot be {self.mix}", hint="it is a share below 1; at 1 no token carries a loss")
         if self.depth < 0:
             raise ConfigError(f"depth cannot be {self.depth}", hint="0 is a linear probe")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout cannot be {self.dropout}", hint="it is a share below 1")
 
 
 def train(
@@ -51,8 +58,8 @@ def train(
 ) -> AcceptanceHead:
     """Train a head for the model's draft. Interrupted and run again with the same folder, it goes on where it was.
 
-    A tenth of the examples selects the epoch and calibrates, another tenth is only reported on. Every epoch reads a
-    fresh mix of the examples.
+    Of each temperature a tenth of the examples selects the epoch and calibrates, another tenth is only reported on.
+    Every epoch reads a fresh mix of the examples.
 
     Args:
         llm: target and draft.
@@ -68,25 +75,49 @@ def train(
         ConfigError: there is no draft, too few prompts, or the folder belongs to other work.
     """
     prompts = begin(llm, prompts, recipe, work, "an acceptance head")
-    examples = collect(
-        llm,
-        prompts,
-        recipe.sampling(recipe.temperature),
-        recipe.max_new_tokens,
-        recipe.seed,
-        work / "examples.jsonl",
-        lambda done, of: progress("sampling", done, of),
-    )
-    tenth = len(examples) // 10
+    examples = collect_each(llm, prompts, recipe, work, progress)
     draft, fingerprint = draft_of(llm)
-    dev = features(draft, examples[:tenth], recipe.mix, [recipe.seed, 1])
-    test = features(draft, examples[tenth : 2 * tenth], recipe.mix, [recipe.seed, 2])
+    parts = split(examples)
+    dev, test = (features(draft, parts[i], recipe.mix, [recipe.seed, 1 + i]) for i in (0, 1))
+
+    def epoch_of(epoch: int) -> Part:
+        return first if epoch == 0 else features(draft, parts[2], recipe.mix, [recipe.seed, 3, epoch])
+
+    first = features(draft, parts[2], recipe.mix, [recipe.seed, 3, 0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        head = AcceptanceHead(HeadShape(dev[0].shape[1], recipe.depth, recipe.tied), fingerprint)
-    rest = examples[2 * tenth :]
-    fit(head, lambda epoch: features(draft, rest, recipe.mix, [recipe.seed, 3, epoch]), dev, recipe, work, progress)
-    facts = {"target": llm.target.fingerprint, "recipe": asdict(recipe), "num_examples": len(examples)}
-    head.card |= facts | {"num_tokens": sum(len(example.target) for example in examples)}
-    judge(head, dev, test, recipe.reject_weight)
+        head = AcceptanceHead(HeadShape(dev[0].shape[1] - 2, recipe.depth, recipe.tied), fingerprint)
+    head.dropout = recipe.dropout
+    head.standardize(first[0])
+    fit_glance(head, *first)
+    fit(head, epoch_of, dev, recipe, work, progress)
+    sizes = {"num_examples": sum(map(len, examples)), "num_tokens": sum(len(e.target) for es in examples for e in es)}
+    head.card |= {"target": llm.target.fingerprint, "recipe": asdict(recipe), **sizes}
+    judge(head, dev, test, recipe)
+    glance = torch.sigmoid(head.glance_logit(test[0]))
+    head.card["glance"] = {
+        "divergence": divergence(glance, test[1]),
+        "calibration_error": calibration_error(reliability(glance, test[1])),
+    }
     return head
+
+
+def fit_glance(head: AcceptanceHead, features: Tensor, labels: Tensor) -> None:
+    """Fit what the head says of a token without its state, a logistic regression, and start the whole there, in place.
+
+    Few steps of training would not take the weights of the probability as far as they have to go.
+    """
+    weights = list(head.look.parameters())
+    solver = torch.optim.LBFGS(weights, max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = functional.binary_cross_entropy_with_logits(head.glance_logit(features), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    solver.step(closure)  # type: ignore[no-untyped-call]
+    head.look.requires_grad_(False)
+    with torch.no_grad():
+        head.out.weight[:, -2:] = head.look.weight
+        head.out.bias.copy_(head.look.bias)

@@ -16,10 +16,9 @@ import torch
 from foretoken.errors import ConfigError
 from foretoken.llm import LLM
 from foretoken.models.base import LanguageModel
-from foretoken.models.disco_classifier import DEPTH, TEMPERATURE, ClassifierShape, DiscoClassifier
-from foretoken.train.acceptance_data import Example, collect, read_once
-from foretoken.train.calibration import calibration_error, reliability
-from foretoken.train.fitting import Part, Progress, Training, begin, draft_of, fit, judge
+from foretoken.models.disco_classifier import DEPTH, ClassifierShape, DiscoClassifier
+from foretoken.train.acceptance_data import Example, collect_each, read_once
+from foretoken.train.fitting import Part, Progress, Training, begin, draft_of, fit, judge, split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +26,10 @@ class Recipe(Training):
     """What makes a classifier.
 
     Attributes:
-        temperatures: each is given an equal share of the prompts.
         most: depths up to this are trained on.
         top, hidden: size of the classifier (see `ClassifierShape`).
     """
 
-    temperatures: tuple[float, ...] = (0.0, 1.0)
     epochs: int = 10
     learning_rate: float = 3e-3
     most: int = 20
@@ -41,8 +38,8 @@ class Recipe(Training):
 
     def __post_init__(self) -> None:
         Training.__post_init__(self)
-        if not self.temperatures or min(self.most, self.top, self.hidden) < 1:
-            raise ConfigError("a recipe needs a temperature, and sizes of 1 or more", hint="see --help")
+        if min(self.most, self.top, self.hidden) < 1:
+            raise ConfigError("a classifier needs sizes of 1 or more", hint="see --help")
 
 
 def train(
@@ -71,36 +68,21 @@ def train(
         ConfigError: there is no draft, too few prompts, or the folder belongs to other work.
     """
     prompts = begin(llm, prompts, recipe, work, "a DISCO classifier")
-    shares = [prompts[i :: len(recipe.temperatures)] for i in range(len(recipe.temperatures))]
-    examples = [
-        collect(
-            llm,
-            share,
-            recipe.sampling(temperature),
-            recipe.max_new_tokens,
-            recipe.seed,
-            work / f"examples-{i}.jsonl",
-            lambda done, of, t=temperature: progress(f"sampling at temperature {t}", done, of),  # type: ignore[misc]
-        )
-        for i, (share, temperature) in enumerate(zip(shares, recipe.temperatures, strict=True))
-    ]
+    examples = collect_each(llm, prompts, recipe, work, progress)
     draft, fingerprint = draft_of(llm)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         net = DiscoClassifier(ClassifierShape(recipe.top, recipe.hidden), fingerprint)
-    parts = _split([described(net, draft, *of) for of in zip(examples, recipe.temperatures, strict=True)])
+    parts = split([described(net, draft, some) for some in examples])
     dev, test = (_placed(parts[i], recipe, [i]) for i in (0, 1))
     fit(net, lambda epoch: _placed(parts[2], recipe, [2, epoch]), dev, recipe, work, progress)
     sizes = {"num_examples": sum(map(len, examples)), "num_tokens": sum(len(e.target) for es in examples for e in es)}
     net.card |= {"target": llm.target.fingerprint, "recipe": asdict(recipe), **sizes}
-    judge(net, dev, test, recipe.reject_weight)
-    net.card["by_temperature"] = [_quality(net, test, temperature) for temperature in recipe.temperatures]
+    judge(net, dev, test, recipe)
     return net
 
 
-def described(
-    net: DiscoClassifier, draft: LanguageModel, examples: Sequence[Example], temperature: float
-) -> list[Part]:
+def described(net: DiscoClassifier, draft: LanguageModel, examples: Sequence[Example]) -> list[Part]:
     """Features, all at depth 1, and labels of every position of the target's continuations, example by example.
 
     The target's own text is the right context: a candidate is judged only after those before it were accepted, and
@@ -111,7 +93,7 @@ def described(
         logits = read_once(draft, [*example.prompt, *example.target]).logits[0, len(example.prompt) - 1 : -1]  # [n, V]
         token = torch.tensor(example.draft, device=logits.device)[:, None]
         prob = logits.softmax(-1).gather(-1, token)[:, 0]
-        heat = torch.full_like(prob, temperature)
+        heat = torch.full_like(prob, example.temperature)
         seen = net.describe(logits, prob, torch.ones_like(token[:, 0]), heat)
         parts.append((seen.cpu(), torch.tensor(example.labels)))
     return parts
@@ -132,16 +114,6 @@ def depths(labels: Sequence[float], most: int, rng: np.random.Generator) -> list
     return found
 
 
-def _split(temperatures: Sequence[list[Part]]) -> tuple[list[Part], list[Part], list[Part]]:
-    """Of each temperature a tenth to select, a tenth to report on, and the rest."""
-    parts: tuple[list[Part], list[Part], list[Part]] = ([], [], [])
-    for all_of_it in temperatures:
-        tenth = max(len(all_of_it) // 10, 1)
-        for part, piece in zip(parts, (slice(tenth), slice(tenth, 2 * tenth), slice(2 * tenth, None)), strict=True):
-            part += all_of_it[piece]
-    return parts
-
-
 def _placed(parts: Sequence[Part], recipe: Recipe, salt: list[int]) -> Part:
     """[M, D] features and [M] labels of some examples, each position at a random depth."""
     rng = np.random.default_rng([recipe.seed, *salt])
@@ -149,11 +121,3 @@ def _placed(parts: Sequence[Part], recipe: Recipe, salt: list[int]) -> Part:
     features = torch.cat([seen for seen, _ in parts])
     features[:, DEPTH] = torch.cat(found).float().log()
     return features, torch.cat([labels for _, labels in parts])
-
-
-def _quality(net: DiscoClassifier, test: Part, temperature: float) -> dict[str, float]:
-    """What the classifier is worth at one temperature."""
-    here = test[0][:, TEMPERATURE] == net.heat(torch.tensor(temperature))
-    table = reliability(net(test[0][here]), test[1][here])
-    rate = float(test[1][here].mean())
-    return {"temperature": temperature, "acceptance_rate": rate, "calibration_error": calibration_error(table)}

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from foretoken.errors import ConfigError
 from foretoken.llm import LLM
 from foretoken.models.base import LanguageModel
-from foretoken.models.predictor import AcceptancePredictor
+from foretoken.models.predictor import TEMPERATURE, AcceptancePredictor
 from foretoken.request import Sampling
 from foretoken.train.calibration import calibrate, calibration_error, divergence, reliability
 
@@ -27,6 +27,7 @@ FEWEST_PROMPTS = 30
 
 Progress = Callable[[str, int, int], None]
 Part = tuple[Tensor, Tensor]  # [M, D] features and [M] labels
+Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +35,15 @@ class Training:
     """What every recipe has.
 
     Attributes:
+        temperatures: acceptance is learnt at each of them, on an equal share of the prompts.
         max_new_tokens: length of the continuations sampled from the target.
-        top_k, top_p, min_p: the sampling transform acceptance is predicted for (see `Sampling`).
+        top_k, top_p, min_p: the rest of the sampling transform acceptance is predicted for (see `Sampling`).
         reject_weight: how much heavier a rejection weighs in the loss.
-        epochs, learning_rate, batch: AdamW with warm-up and cosine decay over batches of positions.
+        epochs, learning_rate, weight_decay, batch: AdamW with warm-up and cosine decay over batches of positions.
         seed: of everything random.
     """
 
+    temperatures: tuple[float, ...] = (0.0, 1.0)
     max_new_tokens: int = 128
     top_k: int = 0
     top_p: float = 1.0
@@ -48,12 +51,13 @@ class Training:
     reject_weight: float = 1.0
     epochs: int = 3
     learning_rate: float = 1e-3
+    weight_decay: float = 0.01
     batch: int = 512
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.reject_weight <= 0 or self.epochs < 1:
-            raise ConfigError("a recipe needs a positive weight and an epoch", hint="see --help")
+        if not self.temperatures or self.reject_weight <= 0 or self.epochs < 1:
+            raise ConfigError("a recipe needs a temperature, a positive weight and an epoch", hint="see --help")
 
     def sampling(self, temperature: float) -> Sampling:
         """The transform as a request states it."""
@@ -85,6 +89,16 @@ def draft_of(llm: LLM) -> tuple[LanguageModel, str]:
     return model, llm.draft.fingerprint
 
 
+def split(temperatures: Sequence[Sequence[Piece]]) -> tuple[list[Piece], list[Piece], list[Piece]]:
+    """Of the pieces of each temperature a tenth to select by, a tenth to report on, and the rest."""
+    parts: tuple[list[Piece], list[Piece], list[Piece]] = ([], [], [])
+    for pieces in temperatures:
+        tenth = max(len(pieces) // 10, 1)
+        for part, some in zip(parts, (slice(tenth), slice(tenth, 2 * tenth), slice(2 * tenth, None)), strict=True):
+            part += pieces[some]
+    return parts
+
+
 def fit(
     net: AcceptancePredictor,
     epoch_of: Callable[[int], Part],
@@ -103,13 +117,16 @@ def fit(
         work: folder for checkpoints.
         progress: told when an epoch is done.
     """
-    optimizer = torch.optim.AdamW(net.parameters(), recipe.learning_rate)
+    optimizer = torch.optim.AdamW(net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     best: dict[str, Any] = {"dev_divergence": math.inf}
     for epoch in range(recipe.epochs):
         path = work / f"epoch-{epoch}.pt"
         state = _read_checkpoint(path)
         if state is None:
-            _one_pass(net, optimizer, epoch_of(epoch), recipe, epoch)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(recipe.seed * 1000 + epoch)  # dropout is the same after an interruption
+                _one_pass(net.train(), optimizer, epoch_of(epoch), recipe, epoch)
+            net.eval()
             quality = divergence(unweighted(net(dev[0]).detach(), recipe.reject_weight), dev[1])
             weights = {name: value.clone() for name, value in net.state_dict().items()}
             state = {"net": weights, "optimizer": optimizer.state_dict(), "dev_divergence": quality, "epoch": epoch}
@@ -124,9 +141,9 @@ def fit(
     net.eval().requires_grad_(False)
 
 
-def judge(net: AcceptancePredictor, dev: Part, test: Part, reject_weight: float) -> None:
+def judge(net: AcceptancePredictor, dev: Part, test: Part, recipe: Training) -> None:
     """Calibrate on `dev`, and write into the card what the net is worth on `test`, before and after."""
-    before = unweighted(net(test[0]), reject_weight)
+    before = unweighted(net(test[0]), recipe.reject_weight)
     calibrate(net, *dev)
     after = net(test[0])
     net.card |= {
@@ -137,6 +154,19 @@ def judge(net: AcceptancePredictor, dev: Part, test: Part, reject_weight: float)
         "calibration_error": calibration_error(reliability(after, test[1])),
         "reliability_before": reliability(before, test[1]),
         "reliability": reliability(after, test[1]),
+        "by_temperature": [_quality(net, test, temperature) for temperature in recipe.temperatures],
+    }
+
+
+def _quality(net: AcceptancePredictor, test: Part, temperature: float) -> dict[str, float]:
+    """What the net is worth at one temperature."""
+    here = test[0][:, TEMPERATURE] == net.heat(torch.tensor(temperature))
+    guess, label = net(test[0][here]), test[1][here]
+    return {
+        "temperature": temperature,
+        "acceptance_rate": float(label.mean()),
+        "divergence": divergence(guess, label),
+        "calibration_error": calibration_error(reliability(guess, label)),
     }
 
 

@@ -27,6 +27,7 @@ OPTIONS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("length", "fixed"): [{"k": 0}, {"k": 1}],
     ("length", "heuristic"): [{"start": 1, "most": 2}],
     ("length", "proxy"): [{"signal": "entropy", "threshold": 0.4}],
+    ("length", "specdec++"): [{"newest": True, "threshold": 0.8}],
 }
 
 ADVERSARIES: dict[str, list[type[Any]]] = {
@@ -88,7 +89,10 @@ def untrained(kind: type[Any], draft: LanguageModel) -> Any:
         AcceptanceHead: lambda: AcceptanceHead(HeadShape(draft.hidden_size, depth=1)),
         DiscoClassifier: DiscoClassifier,
     }
-    return made[kind]().requires_grad_(False)
+    net = made[kind]().requires_grad_(False)
+    for weights in net.parameters():  # a fresh head repeats the draft's probability, whatever the state is
+        weights.copy_(torch.randn_like(weights))
+    return net
 
 
 def choices(station: str) -> list[Choice]:

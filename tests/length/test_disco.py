@@ -16,7 +16,8 @@ from foretoken.errors import ConfigError, ModelError
 from foretoken.length.base import LengthPolicy
 from foretoken.length.disco import Disco
 from foretoken.length.fixed import Fixed
-from foretoken.models.disco_classifier import DEPTH, TEMPERATURE, ClassifierShape, DiscoClassifier
+from foretoken.models.disco_classifier import DEPTH, ClassifierShape, DiscoClassifier
+from foretoken.models.predictor import TEMPERATURE
 from foretoken.request import Request, Sampling
 from foretoken.types import Batch, Draft, Frontier, Verdict
 from tests.contract.methods import Choice, Setup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,35 +10,52 @@ import torch
 
 from foretoken.errors import ConfigError
 from foretoken.length.specdecpp import SpecDecPP
+from foretoken.request import Request, Sampling
 from foretoken.types import Frontier
 
 
 class Script:
-    """A head that answers from a list, and remembers the states it was shown."""
+    """A head that answers from a list, and remembers what it was shown: state, probability, temperature."""
 
     def __init__(self, answers: list[float]) -> None:
         self.answers, self.seen = answers, []
 
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        self.seen.append(hidden[0, 0].item())
-        return torch.tensor([[self.answers[len(self.seen) - 1]]])
+    @staticmethod
+    def describe(hidden: torch.Tensor, prob: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+        return torch.cat([hidden, prob[..., None], temperature[..., None]], -1)
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        self.seen.append(features[:, 0].tolist())
+        return torch.full(features.shape[:2], self.answers[len(self.seen) - 1])
+
+    def glance(self, prob: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+        return prob / (1 + temperature)
 
 
 class OneRow:
     """A batch of one request, as far as a policy looks."""
 
-    def __init__(self) -> None:
+    def __init__(self, temperature: float = 0.0) -> None:
         self.memory: dict[object, Any] = {}
+        self.request = Request((0,), Sampling(temperature=temperature))
         self.rows = [self]
 
 
-def candidates(policy: SpecDecPP, most: int = 20, batch: OneRow | None = None) -> int:
-    """Drafted tokens of one step. The state behind the leaf at depth t read the token at depth t - 1."""
+def frontier(depth: int, prob: list[float]) -> Frontier:
+    """Leaves of some rows at one depth. The state behind the leaf at depth t read the token at depth t - 1."""
+    rows = len(prob)
+    state = torch.full((rows, 1, 1), float(depth - 1)) if depth else None
+    probs = torch.tensor(prob)[:, None]
+    return Frontier(torch.full((rows, 1), depth), probs, state, state, torch.ones(rows, 1, dtype=torch.bool))
+
+
+def candidates(
+    policy: SpecDecPP, most: int = 20, batch: OneRow | None = None, probs: Sequence[float] = [1.0] * 21
+) -> int:
+    """Drafted tokens of one step."""
     batch = batch or OneRow()
     for depth in range(most):
-        state = torch.full((1, 1, 1), float(depth - 1)) if depth else None
-        frontier = Frontier(torch.tensor([[depth]]), torch.ones(1, 1), state, state, torch.ones(1, 1, dtype=torch.bool))
-        if not policy.grow(frontier, batch):  # type: ignore[arg-type]
+        if not policy.grow(frontier(depth, [probs[depth]]), batch):  # type: ignore[arg-type]
             return depth
     return most
 
@@ -51,11 +69,42 @@ def test_fixture_f9_three_scores_make_four_candidates() -> None:
     assert candidates(policy([0.9, 0.8, 0.7], threshold=0.3)) == 4
 
 
-def test_every_token_is_scored_by_the_state_that_has_read_it() -> None:
+def test_every_token_is_scored_by_the_state_that_has_read_it_and_the_probability_it_had() -> None:
     chosen = policy([0.9, 0.8, 0.7], threshold=0.3)
-    candidates(chosen)
+    candidates(chosen, batch=OneRow(0.5), probs=[1.0, 0.11, 0.22, 0.33, 0.44])
     # The state of depth 0 read the root and scores no candidate; then states 1, 2, 3 score candidates 1, 2, 3.
-    assert chosen._head.seen == [0, 1, 2, 3]  # type: ignore[attr-defined]
+    seen = torch.tensor(chosen._head.seen)[:, 0]  # type: ignore[attr-defined]
+    assert seen[:, 0].tolist() == [0, 1, 2, 3]
+    assert seen[1:, 1].tolist() == pytest.approx([0.11, 0.22, 0.33])
+    assert seen[:, 2].tolist() == [0.5] * 4
+
+
+def test_rows_remember_their_own_tokens_and_keep_their_own_temperature() -> None:
+    cold, hot = OneRow(), OneRow(1.0)
+    both = OneRow()
+    both.rows = [cold, hot]
+    chosen = policy([0.5, 1.0], threshold=0.6)
+    for depth, prob in enumerate(([1.0, 1.0], [0.1, 0.2], [0.3, 0.4])):
+        chosen.grow(frontier(depth, prob), both)  # type: ignore[arg-type]
+    both.rows = [hot, cold]  # rows move when others leave
+    chosen.grow(frontier(3, [0.5, 0.6]), both)  # type: ignore[arg-type]
+    first, second = chosen._head.seen[-1]  # type: ignore[attr-defined]
+    assert first == pytest.approx([2, 0.4, 1.0])
+    assert second == pytest.approx([2, 0.3, 0.0])
+    assert hot.memory[chosen] == pytest.approx([0.5, 0.5])
+    assert cold.memory[chosen] == pytest.approx([0.5, 0.6])
+
+
+def test_the_newest_token_counts_by_its_draft_probability_when_asked_for() -> None:
+    """Risks .1, .28 before the newest token; with its .9, .6 they are .19 and 1 - .9 x .6 = .46."""
+    probs = [1.0, 0.9, 0.6, 0.9, 0.9]
+    assert candidates(policy([0.9, 0.8, 0.7], threshold=0.3), probs=probs) == 4
+    assert candidates(policy([0.9, 0.8, 0.7], threshold=0.3, newest=True), probs=probs) == 2
+    assert candidates(policy([0.9, 0.8, 0.7], threshold=0.3, newest=True), batch=OneRow(1.0), probs=probs) == 1
+
+
+def test_the_probability_of_the_newest_token_is_not_in_the_product_twice() -> None:
+    assert candidates(policy([1.0] * 9, threshold=0.3, newest=True, most=6), probs=[0.8] * 9) == 6
 
 
 def test_the_first_candidate_is_never_scored_by_the_root() -> None:

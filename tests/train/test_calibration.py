@@ -28,7 +28,7 @@ def test_reliability_table_and_its_error_by_hand() -> None:
 def test_calibration_undoes_a_wrong_scale_and_shift() -> None:
     torch.manual_seed(0)
     head = AcceptanceHead(HeadShape(4, depth=1)).requires_grad_(False)
-    states = 3 * torch.randn(4000, 4)
+    states = 3 * torch.randn(4000, 6)
     truth = torch.sigmoid(0.4 * head.logit(states) - 0.7)
     assert calibration_error(reliability(head(states), truth)) > 0.1
     calibrate(head, states, truth)

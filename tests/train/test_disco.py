@@ -11,7 +11,8 @@ import torch
 
 import foretoken
 from foretoken.errors import ConfigError
-from foretoken.models.disco_classifier import DEPTH, TEMPERATURE, DiscoClassifier
+from foretoken.models.disco_classifier import DEPTH, DiscoClassifier
+from foretoken.models.predictor import TEMPERATURE
 from foretoken.request import Sampling
 from foretoken.train.acceptance_data import Example
 from foretoken.train.disco import Recipe, depths, described, train
@@ -66,10 +67,10 @@ def test_features_in_training_are_those_of_drafting(llm: foretoken.LLM, monkeypa
     engine.step()
     monkeypatch.undo()
     token = int(drafts[0].tokens[0, 1])
-    example = Example(context, [7], [token], [0.0], [0.0], [0.4])
+    example = Example(1.0, context, [7], [token], [0.0], [0.0], [0.4], [0.0])
     model = llm.models[1]
     assert model is not None
-    ((features, labels),) = described(net, model, [example], 1.0)
+    ((features, labels),) = described(net, model, [example])
     torch.testing.assert_close(features, shown[0][0], atol=1e-4, rtol=1e-4)
     assert labels.tolist() == pytest.approx([0.4])
 
