@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import ClassVar
 
@@ -13,10 +15,12 @@ from foretoken.costs import GivenCosts, Prices, prices
 from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy, check_length
 from foretoken.length.belief import Belief, log_odds
+from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
 FADE = 0.99  # how much a step still counts when the next one is done
 START = 6.0  # tokens the first guess of a pace counts for
+OPEN = 2.0  # the head is asked where gain and cost are within this factor of each other
 HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
 REGRET = 0.02  # of the time may be lost on trying again where drafting does not pay
 
@@ -26,8 +30,10 @@ class Renewal(LengthPolicy):
 
     The renewal-reward form of SpecDec++'s threshold, 1 - t_d / (seconds per token), with both times measured while
     running and the growing cost of verification added to t_d. Acceptance is estimated from the draft's own probability
-    of each token, a relation that every request learns for itself. When the steps that drafted were slower than plain
-    decoding, the request decodes plainly until what was lost is a small part of its time, then tries again.
+    of each token, a relation that every request learns for itself. An acceptance head, where one is found beside the
+    draft, says more of the tokens it has read; it is asked only where that can change the decision. When the steps that
+    drafted were slower than plain decoding, the request decodes plainly until what was lost is a small part of its
+    time, then tries again.
 
     `cost` fixes the times, and a sampled request that has to repeat (`Request.repeats`) is decided by typical ones, so
     that its lengths depend neither on the clock nor on its neighbours.
@@ -37,6 +43,8 @@ class Renewal(LengthPolicy):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    trained: ClassVar[type[AcceptanceHead]] = AcceptanceHead
+    needs_trained: ClassVar[bool] = False
 
     @dataclass(frozen=True, slots=True)
     class Config:
@@ -45,18 +53,21 @@ class Renewal(LengthPolicy):
         Attributes:
             cost: cost of a draft forward in target forwards, verification being flat; none measures both.
             most: never more than this many tokens.
+            file: the head's file; none takes the one beside the draft, if there is one.
         """
 
         cost: float | None = None
         most: int = 20
+        file: str | None = None
 
         def __post_init__(self) -> None:
             check_length("most", self.most)
             if self.cost is not None and self.cost < 0:
                 raise ConfigError(f"cost cannot be {self.cost}", hint="a draft forward over a target forward: 0.1")
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, head: AcceptanceHead | None = None) -> None:
         self.config = config or self.Config()
+        self._head = head
         self._given = None if self.config.cost is None else Prices(GivenCosts(self.config.cost))
         self.uses_clock = self._given is None
         self._latest: dict[float, Pace] = {}  # by temperature
@@ -73,10 +84,12 @@ class Renewal(LengthPolicy):
         depths, probs = frontier.depth[:, 0].tolist(), frontier.prob[:, 0].tolist()
         active = frontier.active[:, 0].tolist()
         wanted = [
-            going
-            and depth < self.config.most
-            and self._pace(row).goes_on(depth, prob, self._prices(row, batch, active))
-            for row, depth, prob, going in zip(batch.rows, depths, probs, active, strict=True)
+            active[b]
+            and depths[b] < self.config.most
+            and self._pace(row).goes_on(
+                depths[b], probs[b], self._prices(row, batch, active), partial(self._read, frontier, b, row)
+            )
+            for b, row in enumerate(batch.rows)
         ]
         return torch.tensor(wanted, device=frontier.depth.device)[:, None]
 
@@ -88,6 +101,13 @@ class Renewal(LengthPolicy):
             if drafted[b]:
                 price = self._prices(row, batch, [True])
                 self._pace(row).observe(probs[b][: drafted[b]], accepted[b], price)
+
+    def _read(self, frontier: Frontier, b: int, row: Row, prob: float) -> float | None:
+        """What the head says of the token before the newest one, given the draft's probability of it."""
+        if self._head is None or frontier.hidden is None:
+            return None
+        about = torch.tensor([prob, row.request.sampling.temperature], device=frontier.hidden.device)
+        return float(self._head(self._head.describe(frontier.hidden[b, 0], about[0], about[1])))
 
     def _prices(self, row: Row, batch: Batch, active: list[bool]) -> Prices:
         return self._given or prices(row, batch, sum(active))
@@ -116,10 +136,16 @@ class Pace:
         rest: steps to decode plainly before drafting is tried again.
     """
 
-    __slots__ = ("_accepted", "_belief", "_judged", "_steps", "_survival", "_tokens", "rest")
+    __slots__ = (
+        *("_accepted", "_before", "_belief", "_judged", "_reader", "_scores", "_steps", "_survival", "_tokens"),
+        "rest",
+    )
 
     def __init__(self, temperature: float) -> None:
         self._belief = Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
+        self._reader = Belief(0.0, 1.0)  # the head is calibrated, but not on this request
+        self._scores: dict[int, float] = {}  # what the head said in this step
+        self._before = 1.0  # the draft's probability of the candidate before
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
         self._steps, self._tokens = START * HOPE, START  # time in plain steps, and what it gave
         self._survival = 1.0  # chance that all candidates so far are accepted
@@ -134,16 +160,19 @@ class Pace:
         self.rest -= 1
         self._fade()  # the text moves on, and old steps say less about it
 
-    def goes_on(self, depth: int, prob: float, price: Prices) -> bool:
+    def goes_on(
+        self, depth: int, prob: float, price: Prices, read: Callable[[float], float | None] = lambda prob: None
+    ) -> bool:
         """Whether one more candidate is worth its cost.
 
         Args:
             depth: candidates so far.
             prob: the draft's probability of the newest one.
             price: of drafting.
+            read: asks the head about the candidate before it, given its probability.
         """
         if depth == 0:
-            self._survival = 1.0
+            self._survival, self._scores = 1.0, {}
             if self.rest:  # while other rows draft
                 self.skip()
                 return False
@@ -151,7 +180,14 @@ class Pace:
         self._survival *= self._belief(log_odds(prob))
         gained = self._survival * self._accepted / self._judged  # tokens, of one more candidate
         pace = min(self._steps / self._tokens, 1.0) * price.step_s(0)  # plain decoding is always to be had
-        return gained * pace > price.next_s(depth)
+        gain, cost = gained * pace, price.next_s(depth)
+        before, self._before = self._before, prob
+        if depth > 1 and cost / OPEN < gain < cost * OPEN and (said := read(before)) is not None:
+            score = self._scores[depth - 2] = log_odds(said)
+            better = self._reader(score) / self._belief(log_odds(before))
+            self._survival *= better
+            gain *= better
+        return gain > cost
 
     def observe(self, probs: list[float], accepted: int, price: Prices) -> None:
         """Learn from a step that drafted.
@@ -164,6 +200,8 @@ class Pace:
         # Nothing after the first rejection was judged on its own merit.
         for index, prob in enumerate(probs[: accepted + 1]):
             self._belief.observe(log_odds(prob), index < accepted)
+            if index in self._scores:
+                self._reader.observe(self._scores[index], index < accepted)
         self._fade()
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))
