@@ -15,7 +15,7 @@ from foretoken.cli.loading import load_weights, open_llm
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions
 from foretoken.cli.output import note, one_terminal, print_json, say
 from foretoken.cli.printer import Printer
-from foretoken.cli.report import completion_json, print_stats
+from foretoken.cli.report import completion_json, costs_json, print_stats
 from foretoken.errors import RequestError, did_you_mean
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Conversation:
         if self.output.json:
             print_json("chat/1", {"messages": asked, **completion_json(self.llm, request, completion)})
         if self.output.stats:
-            print_stats([completion.stats], completion.seed)
+            print_stats([completion.stats], completion.seed, costs_json(self.llm))
         if interrupt.asked and not self.output.quiet:
             note("answer ended early")
         self.messages = [*asked, {"role": "assistant", "content": completion.text}]

@@ -13,7 +13,7 @@ from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions, 
 from foretoken.cli.output import note, print_json, progress, write
 from foretoken.cli.printer import Printer, meter
 from foretoken.cli.prompts import Source, from_file, from_words
-from foretoken.cli.report import completion_json, print_stats
+from foretoken.cli.report import completion_json, costs_json, print_stats
 from foretoken.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def generate(
     live = prompts is None and stream is not False and not output.json
     completions = [_stream(llm, requests[0], output)] if live else _answer(llm, sources, requests, output)
     if output.stats:
-        print_stats([completion.stats for completion in completions], completions[0].seed)
+        print_stats([one.stats for one in completions], completions[0].seed, costs_json(llm))
     leave_if_cancelled(completions, output.quiet)
 
 

@@ -29,11 +29,20 @@ def completion_json(llm: LLM, request: Request, completion: Completion) -> dict[
         "seed": completion.seed,
         "config": config_json(llm, request),
         "hardware": hardware(),
+        "costs": costs_json(llm),
     }
     if completion.logprobs is not None:
         pairs = zip(completion.token_ids, completion.logprobs, strict=False)
         record["logprobs"] = [_logprob_json(llm, token, logprob) for token, logprob in pairs]
     return record
+
+
+def costs_json(llm: LLM) -> dict[str, Any] | None:
+    """Seconds of forwards at batch 1, by tokens read, as measured so far; None where nothing asks for them."""
+    if llm.costs is None:
+        return None
+    verify = {str(tokens): llm.costs.verify_s(tokens) for tokens in (1, 2, 4, 8)}
+    return {"draft_s": llm.costs.draft_s(1), "verify_s": verify}
 
 
 def _logprob_json(llm: LLM, token: int, logprob: Logprob) -> dict[str, Any]:
@@ -43,8 +52,8 @@ def _logprob_json(llm: LLM, token: int, logprob: Logprob) -> dict[str, Any]:
     return {**entry(token, logprob.chosen), "top": [entry(*one) for one in logprob.top]}
 
 
-def print_stats(each: Sequence[Stats], seed: int) -> None:
-    """Counts and rates over all answers on stderr, each count beside the rate it belongs to."""
+def print_stats(each: Sequence[Stats], seed: int, costs: dict[str, Any] | None) -> None:
+    """Counts and rates over all answers on stderr, each count beside the rate it belongs to, and what forwards cost."""
     from foretoken.metrics import Stats, total
 
     stats = Stats(total(one.counts for one in each), max(one.seconds for one in each))
@@ -62,6 +71,9 @@ def print_stats(each: Sequence[Stats], seed: int) -> None:
     table.add_column(style="dim")
     for name, count, rate in rows if counts.num_drafted else rows[:2]:
         table.add_row(name, str(count), rate)
+    if costs:
+        verify = ", ".join(f"{1e3 * seconds:.2f} for {tokens}" for tokens, seconds in costs["verify_s"].items())
+        table.add_row("costs, ms", "", f"draft forward {1e3 * costs['draft_s']:.2f}; verification {verify} tokens")
     if len(each) == 1:
         table.add_row("seed", str(seed), "")
     console = stderr()

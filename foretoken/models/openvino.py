@@ -76,7 +76,7 @@ class OpenVINOModel:
         self.vocab_size = vocab_size or compiled.output(0).partial_shape[2].get_length()
         self._request = compiled.create_infer_request()
         self._inputs = {port.any_name: place for place, port in enumerate(compiled.inputs)}
-        self._sizes: dict[tuple[int, int, int], dict[str, Any]] = {}
+        self._sizes: dict[tuple[int, int, tuple[int, int]], dict[str, Any]] = {}
         self._given: dict[str, Any] = {}
         self._busy = Lock()  # the request holds inputs and outputs of one forward
 
@@ -88,24 +88,26 @@ class OpenVINOModel:
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
         assert isinstance(cache, PagedCache)
         rows, new = tokens.shape
-        keep = last or new
         reading = cache.begin(tokens, positions, mask)
+        # Padding is scored as well, so that there are few sizes here, too.
+        keep = (reading.real - last, reading.real) if last else (reading.real - new, reading.tokens.shape[1])
         with self._busy:
             self._give(reading, keep, cache)
             self._request.infer()
             # Copies: the next forward writes to the same place.
             logits, hidden = (
-                torch.from_numpy(self._request.get_output_tensor(place).data.copy()).view(rows, keep, -1)
+                torch.from_numpy(self._request.get_output_tensor(place).data.copy()).view(rows, keep[1] - keep[0], -1)
                 for place in (0, 1)
             )
         cache.end()
+        logits, hidden = logits[:, : last or new], hidden[:, : last or new]
         if logits.shape[-1] > self.vocab_size:
             logits = logits[..., : self.vocab_size]
         elif logits.shape[-1] < self.vocab_size:
             logits = pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
         return Scores(logits, hidden)
 
-    def _give(self, reading: Reading, keep: int, cache: PagedCache) -> None:
+    def _give(self, reading: Reading, keep: tuple[int, int], cache: PagedCache) -> None:
         """Hand the inputs over; what has not changed since the last forward stays."""
         tokens = reading.tokens
         if self.vocab_size > self.readable:  # a draft may be shown a token that only its target has
@@ -131,7 +133,7 @@ class OpenVINOModel:
                 self._request.set_input_tensor(self._inputs[name], value)
         self._given = given | cache.tensors  # OpenVINO does not keep the arrays alive
 
-    def _sized(self, rows: int, width: int, keep: int) -> dict[str, Any]:
+    def _sized(self, rows: int, width: int, keep: tuple[int, int]) -> dict[str, Any]:
         """Inputs that only depend on how much is read."""
         if (size := (rows, width, keep)) not in self._sizes:
             if len(self._sizes) > 1000:
@@ -139,7 +141,7 @@ class OpenVINOModel:
             ends = np.arange(rows + 1, dtype=np.int32) * width
             self._sizes[size] = {
                 "begins": ends,
-                "keep": (ends[1:, None] + np.arange(-keep, 0)).astype(np.int64).reshape(-1),
+                "keep": (ends[:-1, None] + np.arange(*keep)).astype(np.int64).reshape(-1),
                 "tree": np.zeros(0, np.uint8),
                 "tree_begins": np.zeros(rows + 1, np.int32),
             }

@@ -18,6 +18,9 @@ from foretoken.types import swap_remove
 class Reading(NamedTuple):
     """One forward, as paged attention wants it.
 
+    N is a power of two where tokens see everything before them: OpenVINO spends milliseconds on a width it has not met,
+    so what follows the tokens is padding, which none of them sees and the next forward overwrites.
+
     Attributes:
         tokens: [B, N] int64, on the CPU.
         positions: [B, N] int64.
@@ -26,6 +29,7 @@ class Reading(NamedTuple):
         blocks: int32 array. The rows' blocks, one row after the other.
         block_begins: [B+1] int32 array.
         longest: entries of the longest row, the new ones included.
+        real: tokens per row that are no padding.
     """
 
     tokens: Tensor
@@ -35,6 +39,7 @@ class Reading(NamedTuple):
     blocks: Any
     block_begins: Any
     longest: int
+    real: int
 
 
 class PagedCache:
@@ -89,10 +94,14 @@ class PagedCache:
                 if (seen & ~causal).any():
                     raise ValueError("a token can only see tokens that come before it")
                 tree = seen
+        real = width
+        if tree is None and (spare := (1 << (width - 1).bit_length()) - width):
+            tokens, positions = (torch.cat([of, of[:, -1:].expand(-1, spare)], 1) for of in (tokens, positions))
+            width += spare
         counts = self.lengths.numpy() + past
         longest = int(counts.max(initial=0)) + width
         blocks, begins = self._reserve(counts + width, longest)
-        return Reading(tokens, positions, tree, counts.astype(np.int32), blocks, begins, longest)
+        return Reading(tokens, positions, tree, counts.astype(np.int32), blocks, begins, longest, real)
 
     def end(self) -> None:
         """The forward is done: its entries are pending."""
