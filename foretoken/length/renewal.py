@@ -19,7 +19,7 @@ from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
 FADE = 0.99  # how much a step still counts when the next one is done
-START = 6.0  # tokens the first guess of a pace counts for
+START = 12.0  # tokens the first guess of a pace counts for
 OPEN = 2.0  # the head is asked where gain and cost are within this factor of each other
 HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
 REGRET = 0.01  # of the time may be lost on trying again where drafting does not pay
