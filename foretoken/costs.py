@@ -131,9 +131,9 @@ class Prices:
         verify = self.costs.verify_s(self.rows * (drafted + 1))
         return drafted * self.costs.draft_s(self.rows) + verify if drafted else verify
 
-    def next_s(self, drafted: int) -> float:
-        """This row's part of the seconds that one more token after so many takes."""
-        return (self.step_s(drafted + 1) - self.step_s(drafted)) * self.rows / max(self.drafting, 1)
+    def more_s(self, drafted: int, more: int = 1) -> float:
+        """This row's part of the seconds that so many more tokens after so many take."""
+        return (self.step_s(drafted + more) - self.step_s(drafted)) * self.rows / max(self.drafting, 1)
 
 
 def prices(row: Row, batch: Batch, drafting: int) -> Prices:

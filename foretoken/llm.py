@@ -176,7 +176,8 @@ class LLM:
             raise ConfigError(
                 f"length policy `{self.methods['length'].name}` needs a draft model", hint="give one with `--draft`"
             )
-        return cast(LengthPolicy, kind(config, kind.trained.load(path, self.draft.fingerprint)))
+        trained = kind.trained.load(path, self.draft.fingerprint)
+        return cast(LengthPolicy, kind(config, trained.to(pick_device(self._device))))
 
     def engine(self) -> Engine:
         """A fresh engine, with an empty batch, over the loaded models."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
@@ -29,6 +30,10 @@ class Trained(Protocol):
         Raises:
             ModelError: the file is missing or broken, or was trained for another draft.
         """
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """Move it to the draft's device."""
         ...
 
 

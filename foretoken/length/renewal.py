@@ -20,6 +20,7 @@ from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
 FADE = 0.99  # how much a step still counts when the next one is done
 START = 12.0  # tokens the first guess of a pace counts for
+AHEAD = 4  # candidates that a decision looks ahead, since verification may cost more in steps
 OPEN = 2.0  # the head is asked where gain and cost are within this factor of each other
 HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
 REGRET = 0.01  # of the time may be lost on trying again where drafting does not pay
@@ -27,6 +28,8 @@ REGRET = 0.01  # of the time may be lost on trying again where drafting does not
 
 class Renewal(LengthPolicy):
     """Go on while P(all candidates and the next one are accepted) x seconds per token exceeds the cost of the next one.
+
+    The next one, or the next few together, where verifying one token more costs much and three more cost no more.
 
     The renewal-reward form of SpecDec++'s threshold, 1 - t_d / (seconds per token), with both times measured while
     running and the growing cost of verification added to t_d. Acceptance is estimated from the draft's own probability
@@ -178,16 +181,23 @@ class Pace:
                 return False
             return True
         self._survival *= self._belief(log_odds(prob))
-        gained = self._survival * self._accepted / self._judged  # tokens, of one more candidate
-        pace = min(self._steps / self._tokens, 1.0) * price.step_s(0)  # plain decoding is always to be had
-        gain, cost = gained * pace, price.next_s(depth)
+        worth = self._survival * self._worth(depth, price)
         before, self._before = self._before, prob
-        if depth > 1 and cost / OPEN < gain < cost * OPEN and (said := read(before)) is not None:
+        if depth > 1 and 1 / OPEN < worth < OPEN and (said := read(before)) is not None:
             score = self._scores[depth - 2] = log_odds(said)
             better = self._reader(score) / self._belief(log_odds(before))
             self._survival *= better
-            gain *= better
-        return gain > cost
+            worth *= better
+        return worth > 1
+
+    def _worth(self, depth: int, price: Prices) -> float:
+        """Expected gain over cost of going on, if all candidates so far are accepted: the best of a few lengths."""
+        pace = min(self._steps / self._tokens, 1.0) * price.step_s(0)  # plain decoding is always to be had
+        chance, tokens, best = self._accepted / self._judged, 0.0, 0.0
+        for more in range(1, AHEAD + 1):
+            tokens += chance**more
+            best = max(best, tokens * pace / max(price.more_s(depth, more), 1e-12))
+        return best
 
     def observe(self, probs: list[float], accepted: int, price: Prices) -> None:
         """Learn from a step that drafted.

@@ -12,7 +12,7 @@ from foretoken.models.base import LanguageModel
 from foretoken.models.prefill import prefill
 
 CONTEXT = 64  # tokens in the cache
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
+SIZES = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16)
 BUDGET_S = 0.5
 ROUNDS = 9  # more of them change little
 

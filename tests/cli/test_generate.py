@@ -12,7 +12,7 @@ from foretoken.request import Sampling
 from tests.cli.conftest import QUESTION, Run
 
 SHORT = ("--max-new-tokens", "12", "--dtype", "float32")
-KEYS = "schema version prompt text token_ids finish_reason stats lossless seed config hardware"
+KEYS = "schema version prompt text token_ids finish_reason stats lossless seed config hardware costs"
 STATS = (
     "num_tokens num_target_forwards num_draft_forwards num_drafted num_accepted num_discarded block_efficiency "
     "acceptance_rate verification_rate discard_rate seconds tokens_per_s"
