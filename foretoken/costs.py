@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from foretoken.types import Batch, Row
 
-RECENT = 9  # timings of one size that its estimate is the median of
-FEWEST = 3  # fewer timings than these say less than the calibration does
+RECENT = 9  # timings of one size that are kept, and as many count for the calibration of it
 
 
 class Costs(ABC):
@@ -62,8 +61,9 @@ class GivenCosts(Costs):
 class MeasuredCosts(Costs):
     """Costs measured while running, on top of a calibration.
 
-    An estimate is what the calibration says times the median ratio of recent timings to it, so that sizes that were not
-    seen lately follow the machine's drift all the same.
+    An estimate is what the calibration says, times how much slower all recent steps were than it says, times how much
+    slower than these the steps of that size were. So sizes not seen lately follow the machine, and a few slow steps do
+    not put a wall around theirs, which no step would then pass to see better.
 
     Args:
         draft: calibrated seconds of a draft forward by rows.
@@ -97,14 +97,15 @@ class _Drifting:
     def __call__(self, size: int) -> float:
         if size not in self._known:  # asked for every drafted token, so medians are taken once a step
             seen = self._at.get(size, ())
-            ratios = seen if len(seen) >= FEWEST else self._all
-            self._known[size] = interpolate(self._calibrated, size) * (median(ratios) if ratios else 1.0)
+            own = 1 + (median(seen) - 1) * len(seen) / (len(seen) + RECENT) if seen else 1.0
+            level = median(self._all) if self._all else 1.0
+            self._known[size] = interpolate(self._calibrated, size) * level * own
         return self._known[size]
 
     def observe(self, size: int, seconds: float) -> None:
         ratio = seconds / interpolate(self._calibrated, size)
         self._all.append(ratio)
-        self._at.setdefault(size, deque(maxlen=RECENT)).append(ratio)
+        self._at.setdefault(size, deque(maxlen=RECENT)).append(ratio / median(self._all))
         self._known.clear()
 
 

@@ -29,9 +29,13 @@ def test_measured_costs_follow_the_machine_also_where_nothing_was_measured() -> 
         costs.observe(1, 2, 0.4, 2, 2.0)
     assert costs.draft_s(1) == pytest.approx(0.2)
     assert costs.verify_s(4) == pytest.approx(4.0)
-    for _ in range(3):  # but four tokens three times as long
+    for turn in range(1000):  # but four tokens three times as long
+        costs.observe(1, 0, 0.0, 2, 2.0)
+        costs.observe(1, 0, 0.0, 2, 2.0)
         costs.observe(1, 0, 0.0, 4, 6.0)
-    assert costs.verify_s(4) == pytest.approx(6.0)
+        if turn == 0:
+            assert costs.verify_s(4) < 4.4  # one step is no proof
+    assert costs.verify_s(4) == pytest.approx(5.0)  # half way: the calibration keeps its weight
     assert costs.verify_s(2) == pytest.approx(2.0)
 
 

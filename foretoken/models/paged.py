@@ -18,8 +18,9 @@ from foretoken.types import swap_remove
 class Reading(NamedTuple):
     """One forward, as paged attention wants it.
 
-    N is a power of two where tokens see everything before them: OpenVINO spends milliseconds on a width it has not met,
-    so what follows the tokens is padding, which none of them sees and the next forward overwrites.
+    N is 1, 4, 8, 16, ... where tokens see everything before them: OpenVINO spends milliseconds on a width it has not
+    met and some time on every other one than the last, and reads four tokens as fast as two. What follows the tokens is
+    padding, which none of them sees and the next forward overwrites.
 
     Attributes:
         tokens: [B, N] int64, on the CPU.
@@ -95,7 +96,7 @@ class PagedCache:
                     raise ValueError("a token can only see tokens that come before it")
                 tree = seen
         real = width
-        if tree is None and (spare := (1 << (width - 1).bit_length()) - width):
+        if tree is None and (spare := _padded(width) - width):
             tokens, positions = (torch.cat([of, of[:, -1:].expand(-1, spare)], 1) for of in (tokens, positions))
             width += spare
         counts = self.lengths.numpy() + past
@@ -193,6 +194,11 @@ class PagedCache:
                     self.tensors[name] = fresh
             self._free = list(range(self._capacity - 1, old - 1, -1))
         return self._free.pop()
+
+
+def _padded(width: int) -> int:
+    """How many tokens are read in place of so many."""
+    return max(1 << (width - 1).bit_length(), 4) if width > 1 else 1
 
 
 @functools.lru_cache(64)
