@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from foretoken.bench.trace import Leaves, Trace
-from foretoken.costs import Costs
+from foretoken.costs import Costs, Prices
 from foretoken.length.base import LengthPolicy
 from foretoken.models.cache import TensorCache
 from foretoken.rng import SeededRng
@@ -45,18 +45,19 @@ def replay(trace: Trace, policy: LengthPolicy, costs: Costs, max_nodes: int = 64
 
 def seconds(steps: Steps, costs: Costs) -> float:
     """What steps of one row take."""
-    return sum(drafted * costs.draft_s(1) + costs.verify_s(drafted + 1) for drafted, _ in steps)
+    price = Prices(costs)
+    return sum(price.step_s(drafted) for drafted, _ in steps)
 
 
 def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: int) -> tuple[int, list[torch.Tensor]]:
     """Drafted tokens of one step, and the drafter's own probability of each."""
+    if policy.rests(batch):
+        return 0, []
     root = torch.ones(1, 1, device=batch.device)
     frontier = Frontier(_depth(0, batch), root, None, None, _active(room > 0, batch))
     stops = trace.request.stop_token_ids
     probs: list[torch.Tensor] = []
     leaves, index = trace.on, start
-    if policy.rests(batch):
-        return 0, []
     while bool(frontier.active) and bool(policy.grow(frontier, batch)):
         if leaves is trace.on and index > start and not trace.accepted[index - 1]:
             leaves, index = trace.off[index - 1], 0

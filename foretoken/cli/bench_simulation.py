@@ -62,18 +62,14 @@ def simulation(
             traces.append(record(target, draft, requests[sample.prompt], sample.token_ids))
             update(f"recorded {len(traces)} of {len(answers)} answers")
         policies = {name: llm.make_length for name, llm in chosen.items() if name not in (PLAIN, ORACLE)}
+        rounds = len({s.repeat for s in samples})
+        measured = {name: sum(s.decode_s for s in samples if s.method == name) / rounds for name in chosen}
         found = []
         for cost in read_costs(costs):
-            here = costs_of(samples)
-            given = here if cost is None else GivenCosts(cost)
-            rounds = len({s.repeat for s in samples})
-            took = {
-                name: sum(s.decode_s for s in samples if s.method == name) / rounds if cost is None else 0.0
-                for name in chosen
-            }
+            given = costs_of(samples) if cost is None else GivenCosts(cost)
             update("at the costs measured" if cost is None else f"at {cost:g} target forwards per draft forward")
             share = given.draft_s(1) / given.verify_s(1)
-            rows = summary(simulate(traces, policies, given), took)
+            rows = summary(simulate(traces, policies, given), measured if cost is None else {})
             found.append({"draft_cost": share, "measured": cost is None, "methods": rows})
     return found
 

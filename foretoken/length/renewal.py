@@ -86,11 +86,12 @@ class Renewal(LengthPolicy):
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         depths, probs = frontier.depth[:, 0].tolist(), frontier.prob[:, 0].tolist()
         active = frontier.active[:, 0].tolist()
+        drafting = sum(active)
         wanted = [
             active[b]
             and depths[b] < self.config.most
             and self._pace(row).goes_on(
-                depths[b], probs[b], self._prices(row, batch, active), partial(self._read, frontier, b, row)
+                depths[b], probs[b], self._prices(row, batch, drafting), partial(self._read, frontier, b, row)
             )
             for b, row in enumerate(batch.rows)
         ]
@@ -102,7 +103,7 @@ class Renewal(LengthPolicy):
         probs, drafted, accepted = draft.prob[:, 1:].tolist(), (draft.sizes - 1).tolist(), verdict.counts.tolist()
         for b, row in enumerate(batch.rows):
             if drafted[b]:
-                price = self._prices(row, batch, [True])
+                price = self._prices(row, batch, 1)
                 self._pace(row).observe(probs[b][: drafted[b]], accepted[b], price)
 
     def _read(self, frontier: Frontier, b: int, row: Row, prob: float) -> float | None:
@@ -112,8 +113,8 @@ class Renewal(LengthPolicy):
         about = torch.tensor([prob, row.request.sampling.temperature], device=frontier.hidden.device)
         return float(self._head(self._head.describe(frontier.hidden[b, 0], about[0], about[1])))
 
-    def _prices(self, row: Row, batch: Batch, active: list[bool]) -> Prices:
-        return self._given or prices(row, batch, sum(active))
+    def _prices(self, row: Row, batch: Batch, drafting: int) -> Prices:
+        return self._given or prices(row, batch, drafting)
 
     def _pace(self, row: Row) -> Pace:
         if self not in row.memory:

@@ -93,13 +93,7 @@ class TensorCache:
 
     def commit(self, nodes: Tensor, counts: Tensor) -> None:
         """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""
-        moves = [
-            (b, to, node)
-            for b, (path, count) in enumerate(zip(nodes.tolist(), counts.tolist(), strict=True))
-            for to, node in enumerate(path[:count])
-            if to != node
-        ]
-        if moves:
+        if moves := commit_moves(nodes, counts):
             b, to, node = torch.tensor(moves).T
             slots = torch.stack([b, self.lengths[b] + to, self.lengths[b] + node])
             for held in self._held():
@@ -143,6 +137,21 @@ class TensorCache:
 
     def _held(self) -> list[Tensor]:
         return [part for layer in self._layers if layer is not None for part in layer]
+
+
+def commit_moves(nodes: Tensor, counts: Tensor) -> list[tuple[int, int, int]]:
+    """Which pending entries a commit has to move together: (row, to, from), places among the row's pending entries.
+
+    Args:
+        nodes: [B, A] int64. As `KVCache.commit` takes them.
+        counts: [B] int64. As `KVCache.commit` takes them.
+    """
+    return [
+        (b, to, node)
+        for b, (path, count) in enumerate(zip(nodes.tolist(), counts.tolist(), strict=True))
+        for to, node in enumerate(path[:count])
+        if to != node
+    ]
 
 
 def _resized(held: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -11,6 +11,7 @@ import openvino as ov
 import torch
 from torch import Tensor
 
+from foretoken.models.cache import commit_moves
 from foretoken.models.openvino_graph import BLOCK, Layer
 from foretoken.types import swap_remove
 
@@ -112,13 +113,7 @@ class PagedCache:
 
     def commit(self, nodes: Tensor, counts: Tensor) -> None:
         """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""
-        moves = [
-            (b, to, node)
-            for b, (path, count) in enumerate(zip(nodes.tolist(), counts.tolist(), strict=True))
-            for to, node in enumerate(path[:count])
-            if to != node
-        ]
-        if moves:
+        if moves := commit_moves(nodes, counts):
             lengths = self.lengths.tolist()
             there = [self._place(b, lengths[b] + to) for b, to, _ in moves]
             here = [self._place(b, lengths[b] + node) for b, _, node in moves]

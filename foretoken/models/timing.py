@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 
 from foretoken.costs import MeasuredCosts
-from foretoken.models.base import LanguageModel
+from foretoken.models.base import KVCache, LanguageModel
 from foretoken.models.prefill import prefill
 
 CONTEXT = 64  # tokens in the cache
@@ -38,13 +38,13 @@ def calibrate(target: LanguageModel, draft: LanguageModel | None) -> MeasuredCos
 
 
 @torch.inference_mode()
-def _forward(model: LanguageModel, size: int, cache: object) -> float:
+def _forward(model: LanguageModel, size: int, cache: KVCache) -> float:
     """Seconds of reading that many tokens, which are forgotten again."""
     positions = torch.arange(CONTEXT, CONTEXT + size)[None]
     mask = torch.ones(1, size, size, dtype=torch.bool).tril()
     begin = perf_counter()
-    scores = model.forward(torch.zeros(1, size, dtype=torch.int64), positions, mask, cache)  # type: ignore[arg-type]
+    scores = model.forward(torch.zeros(1, size, dtype=torch.int64), positions, mask, cache)
     scores.logits[0, 0, 0].item()  # waits for the device
     took = perf_counter() - begin
-    cache.commit(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))  # type: ignore[attr-defined]
+    cache.commit(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
     return took

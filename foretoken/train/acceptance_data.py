@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,6 +136,16 @@ def collect_each(
         )
         for i, temperature in enumerate(recipe.temperatures)
     ]
+
+
+def provenance(llm: LLM, recipe: Training, examples: Sequence[Sequence[Example]]) -> dict[str, Any]:
+    """What a card says of where a net comes from: target, recipe, and how much it was trained on."""
+    return {
+        "target": llm.target.fingerprint,
+        "recipe": asdict(recipe),
+        "num_examples": sum(map(len, examples)),
+        "num_tokens": sum(len(example.target) for some in examples for example in some),
+    }
 
 
 def mixed(example: Example, mix: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:

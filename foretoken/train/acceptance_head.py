@@ -6,7 +6,7 @@ Reference: Huang, Guo and Wang 2024, SpecDec++, https://arxiv.org/abs/2405.19715
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional
 from foretoken.errors import ConfigError
 from foretoken.llm import LLM
 from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
-from foretoken.train.acceptance_data import collect_each, features
+from foretoken.train.acceptance_data import collect_each, features, provenance
 from foretoken.train.calibration import calibration_error, divergence, reliability
 from foretoken.train.fitting import Part, Progress, Training, begin, draft_of, fit, judge, split
 
@@ -91,8 +91,7 @@ def train(
     head.standardize(first[0])
     fit_glance(head, *first)
     fit(head, epoch_of, dev, recipe, work, progress)
-    sizes = {"num_examples": sum(map(len, examples)), "num_tokens": sum(len(e.target) for es in examples for e in es)}
-    head.card |= {"target": llm.target.fingerprint, "recipe": asdict(recipe), **sizes}
+    head.card |= provenance(llm, recipe, examples)
     judge(head, dev, test, recipe)
     glance = torch.sigmoid(head.glance_logit(test[0]))
     head.card["glance"] = {

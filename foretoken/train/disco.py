@@ -7,7 +7,7 @@ they are acceptance probabilities, which are right at any temperature.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from foretoken.errors import ConfigError
 from foretoken.llm import LLM
 from foretoken.models.base import LanguageModel
 from foretoken.models.disco_classifier import DEPTH, ClassifierShape, DiscoClassifier
-from foretoken.train.acceptance_data import Example, collect_each, read_once
+from foretoken.train.acceptance_data import Example, collect_each, provenance, read_once
 from foretoken.train.fitting import Part, Progress, Training, begin, draft_of, fit, judge, split
 
 
@@ -76,8 +76,7 @@ def train(
     parts = split([described(net, draft, some) for some in examples])
     dev, test = (_placed(parts[i], recipe, [i]) for i in (0, 1))
     fit(net, lambda epoch: _placed(parts[2], recipe, [2, epoch]), dev, recipe, work, progress)
-    sizes = {"num_examples": sum(map(len, examples)), "num_tokens": sum(len(e.target) for es in examples for e in es)}
-    net.card |= {"target": llm.target.fingerprint, "recipe": asdict(recipe), **sizes}
+    net.card |= provenance(llm, recipe, examples)
     judge(net, dev, test, recipe)
     return net
 
