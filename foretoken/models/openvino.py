@@ -149,8 +149,8 @@ class OpenVINOModel:
 
 
 def _flat(values: Tensor) -> Any:
-    """[1, B*N] int64 array."""
-    return np.ascontiguousarray(values.numpy()).reshape(1, -1)
+    """[B*N, 1] int64 array."""
+    return np.ascontiguousarray(values.numpy()).reshape(-1, 1)
 
 
 def _settings(dtype: torch.dtype) -> dict[str, Any]:

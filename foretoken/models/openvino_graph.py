@@ -108,9 +108,8 @@ class _Marking:
         heads, key_heads, dim, value_dim = (int(n) for n in (*query.shape[1:2], *key.shape[1::2], value.shape[3]))
         number = int(module.layer_idx)  # type: ignore[arg-type]
         self.layers[number] = Layer(number, key_heads, dim, value_dim, float(scaling or dim**-0.5))
-        flat = [part.transpose(1, 2).flatten(2)[0] for part in (query, key, value)]
-        out = _mark(*flat, number, heads * value_dim)
-        return out.unflatten(1, (heads, value_dim))[None], None
+        out = _mark(*(part.flatten(1) for part in (query, key, value)), number, heads * value_dim)
+        return out.unflatten(1, (heads, value_dim))[:, None], None
 
 
 class _Body(nn.Module):
@@ -121,22 +120,27 @@ class _Body(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor, positions: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """Read a flat batch.
+        """Read a flat batch, as so many sequences of one token: then no transposition moves anything.
 
         Args:
-            tokens: [1, T] int64.
-            positions: [1, T] int64.
+            tokens: [T, 1] int64.
+            positions: [T, 1] int64.
             keep: [K] int64. Which tokens to score.
 
         Returns:
-            [1, K, V] float. Logits.
-            [1, K, H] float. Last hidden states, as the output embedding reads them.
+            [K, 1, V] float. Logits.
+            [K, 1, H] float. Last hidden states, as the output embedding reads them.
         """
         heard: list[Tensor] = []
         head = self.model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
+
+        def choose(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+            heard.append(args[0][keep])
+            return (heard[-1],)
+
+        hook = head.register_forward_pre_hook(choose)
         try:
-            out = self.model(input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=keep)
+            out = self.model(input_ids=tokens, position_ids=positions, use_cache=False)
         finally:
             hook.remove()
         return out.logits, heard[-1]
@@ -162,11 +166,14 @@ def trace(model: PreTrainedModel, max_length: int) -> ov.Model:
 
     AttentionInterface.register(MARKED, marking)
     model.set_attn_implementation(MARKED)
-    example = torch.arange(5)[None], torch.arange(5)[None], torch.tensor([3, 4])
+    example = torch.arange(5)[:, None], torch.arange(5)[:, None], torch.tensor([3, 4])
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a tracer says about shapes that we know to be fixed
         graph = ov.convert_model(
-            _Body(model.eval()), example_input=example, extension=[ConversionExtension("foretoken::attention", leave)]
+            _Body(model.eval()),
+            example_input=example,
+            input=[ov.PartialShape(shape) for shape in ([-1, 1], [-1, 1], [-1])],
+            extension=[ConversionExtension("foretoken::attention", leave)],
         )
     for number, mark in marks.items():
         mark.set_friendly_name(f"attention.{number}")
@@ -228,8 +235,24 @@ def page(graph: ov.Model, dtype: ov.Type) -> None:
         info["num_k_heads"] = info["num_v_heads"] = heads
         info["k_head_size"], info["v_head_size"] = key_dim, value_dim
         mark.output(0).replace(attention.output(0))
+    if dtype != ov.Type.f32:
+        _settle_precision(graph)
     graph.add_parameters(added)
     graph.validate_nodes_and_infer_types()
+
+
+def _settle_precision(graph: ov.Model) -> None:
+    """Let the plugin compute residuals in its short type.
+
+    It keeps what leads to an output without a matrix product in float32: for hidden states that is every residual, with
+    conversions to and fro in each layer. So they leave through a product with the identity, of eight by eight.
+    """
+    result = graph.get_results()[1]
+    hidden = result.input_value(0)
+    small, whole = np.array([0, -1, 8]), np.array([0, 1, hidden.partial_shape[2].get_length()])
+    parts = op.reshape(hidden, _constant(small), True)
+    same = op.matmul(parts, _constant(np.eye(8, dtype=np.float32)), False, False)
+    result.input(0).replace_source_output(op.reshape(same, _constant(whole), True).output(0))
 
 
 def _unused() -> list[Any]:
