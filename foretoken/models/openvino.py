@@ -19,6 +19,7 @@ from foretoken.models.openvino_graph import INSTEAD, facts_of, page
 from foretoken.models.paged import PagedCache, Reading
 from foretoken.types import Scores
 
+SMALL = 8 << 20  # parameters of a model whose forwards cost their overhead, not the reading of weights
 TYPES = {torch.float32: ov.Type.f32, torch.bfloat16: ov.Type.bf16}
 
 
@@ -75,9 +76,10 @@ class OpenVINOModel:
         self.hidden_size = compiled.output(1).partial_shape[2].get_length()
         self.vocab_size = vocab_size or compiled.output(0).partial_shape[2].get_length()
         self._request = compiled.create_infer_request()
-        self._inputs = {port.any_name: place for place, port in enumerate(compiled.inputs)}
-        self._sizes: dict[tuple[int, int, tuple[int, int]], dict[str, Any]] = {}
-        self._given: dict[str, Any] = {}
+        # Names as in the graph: compiling may lose one.
+        self._places = {port.any_name: place for place, port in enumerate(graph.inputs)}
+        self._inputs: dict[tuple[int, int, tuple[int, int], bool], _Inputs] = {}
+        self._given: dict[str, Any] = {}  # OpenVINO does not keep the arrays alive
         self._busy = Lock()  # the request holds inputs and outputs of one forward
 
     def new_cache(self, rows: int) -> PagedCache:
@@ -88,9 +90,18 @@ class OpenVINOModel:
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
         assert isinstance(cache, PagedCache)
         rows, new = tokens.shape
+        if new == 2 and self.num_parameters < SMALL:
+            # A draft reads one token at a time, but for the two after a step that was accepted as a whole. Another
+            # width, for once, would cost as much as three forwards.
+            seen = cache.pending + 1
+            one = self.forward(tokens[:, :1], positions[:, :1], mask[:, :1, :seen], cache)
+            two = self.forward(tokens[:, 1:], positions[:, 1:], mask[:, 1:], cache)
+            both = Scores(torch.cat([one.logits, two.logits], 1), torch.cat([one.hidden, two.hidden], 1))
+            return two if last == 1 else both
         reading = cache.begin(tokens, positions, mask)
+        real = reading.tokens.shape[1]
         # Padding is scored as well, so that there are few sizes here, too.
-        keep = (reading.real - last, reading.real) if last else (reading.real - new, reading.tokens.shape[1])
+        keep = (real - last, real) if last else (real - new, reading.width)
         with self._busy:
             self._give(reading, keep, cache)
             self._request.infer()
@@ -100,7 +111,8 @@ class OpenVINOModel:
                 for place in (0, 1)
             )
         cache.end()
-        logits, hidden = logits[:, : last or new], hidden[:, : last or new]
+        if reading.width != real:
+            logits, hidden = logits[:, : last or new], hidden[:, : last or new]
         if logits.shape[-1] > self.vocab_size:
             logits = logits[..., : self.vocab_size]
         elif logits.shape[-1] < self.vocab_size:
@@ -108,49 +120,63 @@ class OpenVINOModel:
         return Scores(logits, hidden)
 
     def _give(self, reading: Reading, keep: tuple[int, int], cache: PagedCache) -> None:
-        """Hand the inputs over; what has not changed since the last forward stays."""
-        tokens = reading.tokens
+        """Hand the inputs over: in place where the size is that of the last forward, and only what has changed."""
+        size = len(reading.tokens), reading.width, keep, reading.tree is not None
+        if size not in self._inputs:
+            if len(self._inputs) > 100:
+                self._inputs.clear()
+            self._inputs[size] = _Inputs(*size)
+        inputs = self._inputs[size]
+        inputs.write(reading)
         if self.vocab_size > self.readable:  # a draft may be shown a token that only its target has
-            tokens = tokens.clamp_max(self.readable - 1)
-        rows, width = tokens.shape
-        given = {
-            "tokens": _flat(tokens),
-            "positions": _flat(reading.positions),
-            "past": reading.past,
-            "blocks": reading.blocks,
-            "block_begins": reading.block_begins,
-            "longest": np.array(reading.longest, np.int32),
-            **self._sized(rows, width, keep),
+            np.minimum(inputs.arrays["tokens"], self.readable - 1, out=inputs.arrays["tokens"])
+        tables = {"blocks": reading.blocks, "block_begins": reading.block_begins}
+        for name, tensor in (inputs.tensors | tables | cache.tensors).items():
+            if self._given.get(name) is not tensor:
+                self._request.set_input_tensor(self._places[name], tensor)
+                self._given[name] = tensor
+
+
+class _Inputs:
+    """Inputs of one size.
+
+    Args:
+        rows: B.
+        width: N, tokens per row with padding.
+        keep: which of a row's tokens are scored, from and to.
+        tree: whether there is a mask.
+
+    Attributes:
+        arrays: what is written to.
+        tensors: the same memory, as OpenVINO takes it.
+    """
+
+    def __init__(self, rows: int, width: int, keep: tuple[int, int], tree: bool) -> None:
+        ends = np.arange(rows + 1, dtype=np.int32) * width
+        self.arrays = {
+            "tokens": np.zeros((rows * width, 1), np.int64),
+            "positions": np.zeros((rows * width, 1), np.int64),
+            "past": np.zeros(rows, np.int32),
+            "longest": np.zeros((), np.int32),
+            "begins": ends,
+            "keep": (ends[:-1, None] + np.arange(*keep)).astype(np.int64).reshape(-1),
+            "tree": np.zeros(rows * width * width * tree, np.uint8),
+            "tree_begins": ends * (width * tree),
         }
+        self.tensors = {name: ov.Tensor(array, shared_memory=True) for name, array in self.arrays.items()}
+
+    def write(self, reading: Reading) -> None:
+        """Write what is different every time."""
+        rows, real = reading.tokens.shape
+        for name, values in (("tokens", reading.tokens), ("positions", reading.positions)):
+            held = self.arrays[name].reshape(rows, -1)
+            held[:, :real] = values
+            if real < reading.width:
+                held[:, real:] = values[:, -1:]
+        self.arrays["past"][:] = reading.past
+        self.arrays["longest"][...] = reading.longest
         if reading.tree is not None:
-            given["tree"] = reading.tree.astype(np.uint8).reshape(-1)
-            given["tree_begins"] = np.arange(rows + 1, dtype=np.int32) * (width * width)
-        for name, value in given.items():
-            if self._given.get(name) is not value:
-                self._request.set_input_tensor(self._inputs[name], ov.Tensor(value, shared_memory=True))
-        for name, value in cache.tensors.items():
-            if self._given.get(name) is not value:
-                self._request.set_input_tensor(self._inputs[name], value)
-        self._given = given | cache.tensors  # OpenVINO does not keep the arrays alive
-
-    def _sized(self, rows: int, width: int, keep: tuple[int, int]) -> dict[str, Any]:
-        """Inputs that only depend on how much is read."""
-        if (size := (rows, width, keep)) not in self._sizes:
-            if len(self._sizes) > 1000:
-                self._sizes.clear()
-            ends = np.arange(rows + 1, dtype=np.int32) * width
-            self._sizes[size] = {
-                "begins": ends,
-                "keep": (ends[:-1, None] + np.arange(*keep)).astype(np.int64).reshape(-1),
-                "tree": np.zeros(0, np.uint8),
-                "tree_begins": np.zeros(rows + 1, np.int32),
-            }
-        return self._sizes[size]
-
-
-def _flat(values: Tensor) -> Any:
-    """[B*N, 1] int64 array."""
-    return np.ascontiguousarray(values.numpy()).reshape(-1, 1)
+            self.arrays["tree"][:] = reading.tree.reshape(-1)
 
 
 def _settings(dtype: torch.dtype) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
 if TYPE_CHECKING:
     from foretoken.models.source import Checkpoint
 
-FORMAT = 4  # of the files below; a new one leaves old entries alone
+FORMAT = 2  # of the files below; a new one leaves old entries alone
 GRAPH, WEIGHTS, PROOF, MANIFEST = "model.xml", "model.bin", "proof.safetensors", "manifest.json"
 ABANDONED = 3600.0  # seconds after which half a conversion is nobody's any more
 FAR = 24  # tokens read at the end of the context, to prove that positions are followed there too

@@ -19,29 +19,27 @@ from foretoken.types import swap_remove
 class Reading(NamedTuple):
     """One forward, as paged attention wants it.
 
-    N is 1, 4, 8, 16, ... where tokens see everything before them: OpenVINO spends milliseconds on a width it has not
-    met and some time on every other one than the last, and reads four tokens as fast as two. What follows the tokens is
-    padding, which none of them sees and the next forward overwrites.
-
     Attributes:
-        tokens: [B, N] int64, on the CPU.
-        positions: [B, N] int64.
+        tokens: [B, R] int64 array. What is read.
+        positions: [B, R] int64 array.
+        width: N, tokens per row with padding: 1, 4, 8, 16, ... where tokens see everything before them. OpenVINO spends
+            milliseconds on a width it has not met and some time on every other one than the last, and reads four tokens
+            as fast as two. None of the tokens sees the padding after them, and the next forward overwrites it.
         tree: [B, N, N] bool array, or None where each token sees everything before it.
-        past: [B] int32 array. Entries of each row that all its tokens see.
-        blocks: int32 array. The rows' blocks, one row after the other.
-        block_begins: [B+1] int32 array.
+        past: [B] int64 array. Entries of each row that all its tokens see.
+        blocks: int32, for OpenVINO. The rows' blocks, one row after the other.
+        block_begins: [B+1] int32, for OpenVINO. Where each row's blocks begin.
         longest: entries of the longest row, the new ones included.
-        real: tokens per row that are no padding.
     """
 
-    tokens: Tensor
-    positions: Tensor
+    tokens: Any
+    positions: Any
+    width: int
     tree: Any
     past: Any
     blocks: Any
     block_begins: Any
     longest: int
-    real: int
 
 
 class PagedCache:
@@ -81,29 +79,22 @@ class PagedCache:
         Paged attention shows all earlier entries to every new token. Where the mask hides pending ones, they are read
         again together with the new tokens.
         """
-        seen = mask.numpy()
+        seen, past, width = mask.numpy(), self.pending, tokens.shape[1]
         self._next = tokens, positions, seen
-        past = self.pending
-        if past and not seen[:, :, :past].all():
-            tokens, positions, seen = self._all_pending()
-            past = 0
-        width = tokens.shape[1]
         tree = None
-        if width > 1:
-            seen = seen[:, :, past:]
-            causal = _causal(width)
-            if not (seen == causal).all():
-                if (seen & ~causal).any():
-                    raise ValueError("a token can only see tokens that come before it")
-                tree = seen
-        real = width
-        if tree is None and (spare := _padded(width) - width):
-            tokens, positions = (torch.cat([of, of[:, -1:].expand(-1, spare)], 1) for of in (tokens, positions))
-            width += spare
+        if (seen == _causal(width, past)).all():
+            width = _padded(width)
+        else:
+            if not seen[:, :, :past].all():
+                (tokens, positions, seen), past = self._all_pending(), 0
+                width = tokens.shape[1]
+            tree = seen[:, :, past:]
+            if (tree & ~_causal(width)).any():
+                raise ValueError("a token can only see tokens that come before it")
         counts = self.lengths.numpy() + past
         longest = int(counts.max(initial=0)) + width
         blocks, begins = self._reserve(counts + width, longest)
-        return Reading(tokens, positions, tree, counts.astype(np.int32), blocks, begins, longest, real)
+        return Reading(tokens.numpy(), positions.numpy(), width, tree, counts, blocks, begins, longest)
 
     def end(self) -> None:
         """The forward is done: its entries are pending."""
@@ -173,7 +164,8 @@ class PagedCache:
                 self._flat = None
         if self._flat is None:
             begins = np.cumsum([0, *(len(table) for table in self._tables)], dtype=np.int32)
-            self._flat = np.array([block for table in self._tables for block in table], np.int32), begins
+            blocks = np.array([block for table in self._tables for block in table], np.int32)
+            self._flat = ov.Tensor(blocks, shared_memory=True), ov.Tensor(begins, shared_memory=True)
         return self._flat
 
     def _take(self) -> int:
@@ -196,7 +188,7 @@ def _padded(width: int) -> int:
     return max(1 << (width - 1).bit_length(), 4) if width > 1 else 1
 
 
-@functools.lru_cache(64)
-def _causal(width: int) -> Any:
-    """[N, N] bool array. Each token sees itself and everything before it."""
-    return np.tri(width, dtype=np.bool_)
+@functools.lru_cache(256)
+def _causal(width: int, past: int = 0) -> Any:
+    """[N, P+N] bool array. Each token sees itself and everything before it."""
+    return np.tri(width, past + width, past, dtype=np.bool_)
