@@ -113,7 +113,16 @@ def test_shape_lines_hold_in_generations_with_every_method(backend: str, watched
         using.generate(prompts, sampling, max_new_tokens=5, seed=1, ignore_eos=True)
     model.using(draft="none").generate(prompts, warm, max_new_tokens=2, seed=1)
     assert watched >= {"Draft", "Frontier", "Scores", "Verdict", "Draft.nodes", "Batch.roots"}
-    assert watched >= {"ancestors", "verify", "distribution", "warp", "chain_law", "chain_verdict", "residual"}
+    assert watched >= {
+        "ancestors",
+        "verify",
+        "distribution",
+        "warp",
+        "chain_law",
+        "chain_law_at",
+        "chain_verdict",
+        "residual",
+    }
     assert watched >= {"SeededRng.coin", "SeededRng.pick", *CALLED[backend]}
     for station, method in (("accept", "accept"), ("length", "grow"), ("shape", "children")):
         for name in METHODS[station]:

@@ -66,21 +66,42 @@ def chain_law(draft: Draft, p: Tensor) -> Tensor:
     return law
 
 
-def chain_ratios(draft: Draft, p: Tensor, q: Tensor) -> Tensor:
+def chain_law_at(draft: Draft, p: Tensor, node: Tensor) -> Tensor:
+    """`chain_law` after one node of each row, without building the rest.
+
+    Args:
+        draft: a chain per row.
+        p: [B, N, V] float. Gives size and dtype.
+        node: [B] int64. Nodes, all in use.
+
+    Returns:
+        [B, V] float. Zero where nothing was drafted.
+    """
+    row = torch.arange(len(node), device=node.device)
+    if draft.q is not None:
+        return draft.q[row, node].to(p)
+    following = draft.tokens[row, (node + 1).clamp_max(draft.tokens.shape[1] - 1)]
+    there = (node < draft.sizes - 1)[:, None].to(p)
+    return torch.zeros_like(p[:, 0]).scatter_(-1, following[:, None], there)
+
+
+def chain_ratios(draft: Draft, p: Tensor) -> Tensor:
     """How much likelier the target finds each token of a chain than the law it was drawn from.
 
     Args:
         draft: a chain per row.
         p: [B, N, V] float. What the request asks to sample from after each node.
-        q: [B, N, V] float. As `chain_law` returns it.
 
     Returns:
         [B, N-1] float. p/q of the token at node i+1, given node i; 0 in padding, which no coin accepts.
     """
     tokens = draft.tokens[:, 1:, None]
-    p_token, q_token = p[:, :-1].gather(-1, tokens), q[:, :-1].gather(-1, tokens)
+    p_token = p[:, :-1].gather(-1, tokens).squeeze(-1)
+    if draft.q is None:
+        return p_token * draft.nodes[:, 1:]
+    q_token = draft.q[:, :-1].gather(-1, tokens).squeeze(-1).to(p)
     # q is never 0 for a token that was drawn.
-    return torch.where(q_token > 0, p_token / q_token, 0.0).squeeze(-1)
+    return torch.where(q_token > 0, p_token / q_token, 0.0)
 
 
 def chain_verdict(draft: Draft, counts: Tensor, tested: Tensor, law: Tensor, rng: Rng) -> Verdict:

@@ -29,7 +29,7 @@ class Block(AcceptanceRule):
 
     def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
         q = chain_law(draft, p)
-        ratios = chain_ratios(draft, p, q)  # [B, N-1]
+        ratios = chain_ratios(draft, p)  # [B, N-1]
         weight = p.new_ones(p.shape[:2])  # [B, N]
         for i in range(ratios.shape[1]):
             weight[:, i + 1] = (weight[:, i] * ratios[:, i]).clamp_max(1)

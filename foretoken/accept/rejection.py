@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretoken.accept.base import AcceptanceRule, chain_law, chain_ratios, chain_verdict, nothing_drafted, residual
+from foretoken.accept.base import AcceptanceRule, chain_law_at, chain_ratios, chain_verdict, nothing_drafted, residual
 from foretoken.rng import Rng
 from foretoken.types import Draft, Drawn, Verdict
 
@@ -26,9 +26,8 @@ class Rejection(AcceptanceRule):
     def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
         if draft.tokens.shape[1] == 1:
             return nothing_drafted(draft, p, rng)
-        q = chain_law(draft, p)
-        kept = rng.coin(chain_ratios(draft, p, q).clamp_max(1), draft.nodes[:, 1:]).cumprod(-1)
+        kept = rng.coin(chain_ratios(draft, p).clamp_max(1), draft.nodes[:, 1:]).cumprod(-1)
         counts = kept.sum(-1)
         tested = torch.minimum(counts + 1, draft.sizes - 1)
         row = torch.arange(len(counts), device=counts.device)
-        return chain_verdict(draft, counts, tested, residual(p[row, counts], q[row, counts]), rng)
+        return chain_verdict(draft, counts, tested, residual(p[row, counts], chain_law_at(draft, p, counts)), rng)

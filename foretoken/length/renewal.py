@@ -110,8 +110,7 @@ class Renewal(LengthPolicy):
         """What the head says of the token before the newest one, given the draft's probability of it."""
         if self._head is None or frontier.hidden is None:
             return None
-        about = torch.tensor([prob, row.request.sampling.temperature], device=frontier.hidden.device)
-        return float(self._head(self._head.describe(frontier.hidden[b, 0], about[0], about[1])))
+        return self._head.judge(frontier.hidden[b, 0], prob, row.request.sampling.temperature)
 
     def _prices(self, row: Row, batch: Batch, drafting: int) -> Prices:
         return self._given or prices(row, batch, drafting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from foretoken.models.predictor import TEMPERATURE, AcceptancePredictor
+from foretoken.models.predictor import HOTTEST, TEMPERATURE, AcceptancePredictor
 
 ODDS = -2  # column of the features
 CLOSEST = 1e-4  # probabilities nearer to 0 or 1 are taken for this one
@@ -93,14 +94,34 @@ class AcceptanceHead(AcceptancePredictor):
         self.spread.copy_(spread.clamp_min(1e-6))
 
     def logit(self, features: Tensor) -> Tensor:
+        state = self._read(features[..., :ODDS])
+        return _weigh(self.out, features[..., TEMPERATURE], features[..., ODDS : ODDS + 1], state)
+
+    def _read(self, hidden: Tensor) -> Tensor:
+        """[..., H] float -> [..., H] float32. What the blocks make of the state."""
         # Functional calls throughout: a module's own call costs as much as its arithmetic.
-        state = (features[..., :ODDS].float() - self.center) / self.spread
+        state = (hidden.float() - self.center) / self.spread
         if self.training:
             state = functional.dropout(state, self.dropout)
         for step in range(self.shape.depth):
             block: Any = self.blocks[0 if self.shape.tied else step]
             state = state + functional.silu(functional.linear(state, block.weight, block.bias))
-        return _weigh(self.out, features[..., TEMPERATURE], features[..., ODDS : ODDS + 1], state)
+        return state
+
+    def judge(self, hidden: Tensor, prob: float, temperature: float) -> float:
+        """Probability that one token is accepted: what calling the head on `describe` says, with a third of the work.
+
+        Args:
+            hidden: [H] float. As in `describe`.
+            prob: the draft's probability of the token, before sampling parameters.
+            temperature: of the request.
+        """
+        bounded = min(max(prob, CLOSEST), 1 - CLOSEST)
+        rest = torch.tensor([math.log(bounded / (1 - bounded)), bounded], device=hidden.device)
+        read = torch.cat([self._read(hidden), rest])
+        flat, warm = functional.linear(read, self.out.weight, self.out.bias).tolist()
+        logit = flat + warm * min(temperature, HOTTEST)
+        return 1 / (1 + math.exp(-float(self.shift) - float(self.scale) * logit))
 
     def glance_logit(self, features: Tensor) -> Tensor:
         """Log-odds of acceptance from probability and temperature alone.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foretoken.accept.base import AcceptanceRule, chain_law
+from foretoken.accept.base import AcceptanceRule, chain_law, chain_law_at
 from foretoken.accept.block import Block
 from foretoken.accept.greedy import Greedy
 from foretoken.accept.rejection import Rejection
@@ -86,6 +86,9 @@ def test_what_a_chain_was_drawn_from() -> None:
     law = chain_law(looked_up, p)
     assert law[1].argmax(-1)[:3].tolist() == [1, 4, 3]
     assert law.sum(-1).tolist() == [[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+    for node in (torch.tensor([0, 1, 2, 0]), torch.tensor([3, 2, 1, 0])):
+        for draft in (looked_up, drawn):
+            assert torch.equal(chain_law_at(draft, p, node), law[torch.arange(4), node])
 
 
 # 0 ── 1 ── 3 ── 5          tokens: root 0; children 1 and 2; below 1: 3 and 4; below 3: 1

@@ -65,8 +65,8 @@ MUTANTS = [
     Mutant(
         "the residual is taken one position late",
         "accept/rejection.py",
-        "residual(p[row, counts], q[row, counts])",
-        "residual(p.roll(-1, 1)[row, counts], q.roll(-1, 1)[row, counts])",
+        "residual(p[row, counts], chain_law_at(draft, p, counts))",
+        "residual(p.roll(-1, 1)[row, counts], chain_law_at(draft, p, counts))",
         RULES,
     ),
     Mutant(
@@ -110,15 +110,15 @@ MUTANTS = [
     Mutant(
         "after a rejection the target is drawn from, not what is left of it",
         "accept/rejection.py",
-        "residual(p[row, counts], q[row, counts])",
+        "residual(p[row, counts], chain_law_at(draft, p, counts))",
         "p[row, counts]",
         RULES,
     ),
     Mutant(
         "a point mass is taken for half a chance",
         "accept/base.py",
-        "draft.nodes[:, 1:, None].to(p))",
-        "0.5 * draft.nodes[:, 1:, None].to(p))",
+        "return p_token * draft.nodes[:, 1:]",
+        "return 2 * p_token * draft.nodes[:, 1:]",
         RULES,
     ),
     Mutant(

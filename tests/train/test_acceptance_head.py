@@ -159,6 +159,21 @@ def test_a_head_that_has_learnt_nothing_repeats_the_draft() -> None:
     torch.testing.assert_close(head.glance(prob, torch.zeros(2)), prob)
 
 
+@pytest.mark.parametrize("shape", [HeadShape(8, depth=0), HeadShape(8, depth=2), HeadShape(8, depth=3, tied=True)])
+@torch.inference_mode()
+def test_judging_one_token_is_calling_the_head(shape: HeadShape) -> None:
+    torch.manual_seed(0)
+    head = AcceptanceHead(shape).eval()
+    head.standardize(seen(50))
+    for weight in (*head.parameters(), head.scale, head.shift):
+        weight.copy_(torch.randn_like(weight) / 3)
+    for hidden, prob, temperature in zip(
+        torch.randn(4, 8) * 9 + 4, (0.0, 0.3, 0.9, 1.0), (0.0, 0.7, 1.0, 9.0), strict=True
+    ):
+        whole = head(head.describe(hidden, torch.tensor(prob), torch.tensor(temperature)))
+        assert head.judge(hidden, prob, temperature) == pytest.approx(float(whole), abs=1e-5)
+
+
 def test_the_state_is_standardized_on_what_was_measured() -> None:
     features = seen(200)
     head = AcceptanceHead(HeadShape(8, depth=0))
