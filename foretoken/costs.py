@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
@@ -17,17 +17,30 @@ RECENT = 9  # timings of one size that are kept, and as many count for the calib
 
 
 class Costs(ABC):
-    """Seconds of the two things a step is made of."""
+    """Seconds of what a step is made of.
+
+    Args:
+        switch: what a step costs more whose target forward has another width than the last one.
+        width: tokens that the target really reads for so many, which may be padded; none takes them as they are.
+    """
+
+    def __init__(self, switch: float = 0.0, width: Callable[[int], int] | None = None) -> None:
+        self._switch, self._width = switch, width or (lambda tokens: tokens)
+        self._last: int | None = None
 
     @abstractmethod
-    def draft_s(self, rows: int) -> float:
-        """Seconds of one draft forward that reads one token of each of `rows` rows."""
+    def draft_s(self, rows: int, forwards: int = 1) -> float:
+        """Seconds of so many draft forwards in a row, each reading one token of each of `rows` rows."""
 
     @abstractmethod
     def verify_s(self, tokens: int) -> float:
         """Seconds of everything in a step but drafting, when the target reads `tokens` tokens, all rows together."""
 
-    def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:  # noqa: B027
+    def switch_s(self, tokens: int) -> float:
+        """Seconds on top if the next step reads so many, because the last one read another width."""
+        return 0.0 if self._last in (None, self._width(tokens)) else self._switch
+
+    def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         """Learn from one step.
 
         Args:
@@ -37,6 +50,7 @@ class Costs(ABC):
             tokens: tokens the target read, all rows together.
             verify_s: seconds of the rest of the step.
         """
+        self._last = self._width(tokens)
 
 
 class GivenCosts(Costs):
@@ -45,14 +59,23 @@ class GivenCosts(Costs):
     Args:
         draft: seconds of a draft forward.
         verify: seconds of verification by tokens read; linear in between, with the last slope beyond.
+        switch: as in `Costs`.
+        width: as in `Costs`.
     """
 
-    def __init__(self, draft: float, verify: Mapping[int, float] | float = 1.0) -> None:
+    def __init__(
+        self,
+        draft: float,
+        verify: Mapping[int, float] | float = 1.0,
+        switch: float = 0.0,
+        width: Callable[[int], int] | None = None,
+    ) -> None:
+        super().__init__(switch, width)
         self._draft = draft
         self._verify = verify if isinstance(verify, Mapping) else {1: verify, 2: verify}
 
-    def draft_s(self, rows: int) -> float:
-        return self._draft
+    def draft_s(self, rows: int, forwards: int = 1) -> float:
+        return forwards * self._draft
 
     def verify_s(self, tokens: int) -> float:
         return interpolate(self._verify, tokens)
@@ -66,47 +89,78 @@ class MeasuredCosts(Costs):
     not put a wall around theirs, which no step would then pass to see better.
 
     Args:
-        draft: calibrated seconds of a draft forward by rows.
-        verify: calibrated seconds of a target forward by tokens read.
+        draft: calibrated seconds of drafting one row by number of forwards; the first, which finds the caches full of
+            the target's weights, costs more.
+        verify: calibrated seconds of a target forward by tokens read, after one of the same width.
+        switch: as in `Costs`.
+        width: as in `Costs`.
     """
 
-    def __init__(self, draft: Mapping[int, float], verify: Mapping[int, float]) -> None:
-        self._draft, self._verify = _Drifting(draft), _Drifting(verify)
+    def __init__(
+        self,
+        draft: Mapping[int, float],
+        verify: Mapping[int, float],
+        switch: float = 0.0,
+        width: Callable[[int], int] | None = None,
+    ) -> None:
+        super().__init__(switch, width)
+        self._calibrated = draft
+        self._draft: dict[int, _Drifting] = {}
+        self._verify = _Drifting(verify)
 
-    def draft_s(self, rows: int) -> float:
-        return self._draft(rows)
+    def draft_s(self, rows: int, forwards: int = 1) -> float:
+        return self._drafting(rows)(forwards) if forwards else 0.0
 
     def verify_s(self, tokens: int) -> float:
         return self._verify(tokens)
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         if forwards:
-            self._draft.observe(rows, draft_s / forwards)
-        self._verify.observe(tokens, verify_s)
+            self._drafting(rows).observe(forwards, draft_s)
+        self._verify.observe(tokens, verify_s, self.switch_s(tokens))
+        super().observe(rows, forwards, draft_s, tokens, verify_s)
+
+    def switch_s(self, tokens: int) -> float:
+        return super().switch_s(tokens) * self._verify.level
+
+    def _drafting(self, rows: int) -> _Drifting:
+        """Drafting that many rows: until it was measured, like drafting one."""
+        if rows not in self._draft:
+            self._draft[rows] = _Drifting(self._calibrated)
+        return self._draft[rows]
 
 
 class _Drifting:
-    """A calibrated curve and how far recent timings are from it."""
+    """A calibrated curve and how far recent timings are from it.
+
+    Attributes:
+        level: by which factor they are.
+    """
 
     def __init__(self, calibrated: Mapping[int, float]) -> None:
         self._calibrated = calibrated
+        self.level = 1.0
         self._all: deque[float] = deque(maxlen=4 * RECENT)
         self._at: dict[int, deque[float]] = {}
-        self._known: dict[int, float] = {}
+        self._own: dict[int, float] = {}
+        self._base: dict[int, float] = {}
 
     def __call__(self, size: int) -> float:
-        if size not in self._known:  # asked for every drafted token, so medians are taken once a step
-            seen = self._at.get(size, ())
-            own = 1 + (median(seen) - 1) * len(seen) / (len(seen) + RECENT) if seen else 1.0
-            level = median(self._all) if self._all else 1.0
-            self._known[size] = interpolate(self._calibrated, size) * level * own
-        return self._known[size]
+        return self._curve(size) * self.level * self._own.get(size, 1.0)
 
-    def observe(self, size: int, seconds: float) -> None:
-        ratio = seconds / interpolate(self._calibrated, size)
+    def observe(self, size: int, seconds: float, extra: float = 0.0) -> None:
+        """Learn from a timing, of which `extra` seconds are something else's."""
+        ratio = max(seconds - extra, seconds / 2) / self._curve(size)
         self._all.append(ratio)
-        self._at.setdefault(size, deque(maxlen=RECENT)).append(ratio / median(self._all))
-        self._known.clear()
+        self.level = median(self._all)
+        seen = self._at.setdefault(size, deque(maxlen=RECENT))
+        seen.append(ratio / self.level)
+        self._own[size] = 1 + (median(seen) - 1) * len(seen) / (len(seen) + RECENT)
+
+    def _curve(self, size: int) -> float:
+        if size not in self._base:
+            self._base[size] = interpolate(self._calibrated, size)
+        return self._base[size]
 
 
 # What a request is told that has to repeat: neither the clock nor its neighbours may decide for it.
@@ -127,10 +181,16 @@ class Prices:
     rows: int = 1
     drafting: int = 1
 
+    @property
+    def plain_s(self) -> float:
+        """Seconds of a step of plain decoding, after others of it."""
+        return self.costs.verify_s(self.rows)
+
     def step_s(self, drafted: int) -> float:
-        """Seconds of a step in which all rows draft so many tokens; 0 is a plain one."""
-        verify = self.costs.verify_s(self.rows * (drafted + 1))
-        return drafted * self.costs.draft_s(self.rows) + verify if drafted else verify
+        """Seconds of the next step if all rows draft so many tokens."""
+        read = self.rows * (drafted + 1)
+        verify = self.costs.verify_s(read) + self.costs.switch_s(read)
+        return self.costs.draft_s(self.rows, drafted) + verify
 
     def more_s(self, drafted: int, more: int = 1) -> float:
         """This row's part of the seconds that so many more tokens after so many take."""

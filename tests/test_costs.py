@@ -23,7 +23,7 @@ def test_given_costs_do_not_learn() -> None:
 
 
 def test_measured_costs_follow_the_machine_also_where_nothing_was_measured() -> None:
-    costs = MeasuredCosts({1: 0.1}, {1: 1.0, 2: 1.0, 4: 2.0})
+    costs = MeasuredCosts({1: 0.1, 2: 0.2}, {1: 1.0, 2: 1.0, 4: 2.0})
     assert (costs.draft_s(1), costs.verify_s(3)) == (0.1, 1.5)
     for _ in range(3):  # everything takes twice as long
         costs.observe(1, 2, 0.4, 2, 2.0)
@@ -39,8 +39,31 @@ def test_measured_costs_follow_the_machine_also_where_nothing_was_measured() -> 
     assert costs.verify_s(2) == pytest.approx(2.0)
 
 
+def test_the_first_draft_forward_of_a_step_may_cost_more_than_the_next() -> None:
+    costs = MeasuredCosts({1: 1.0, 3: 2.0}, {1: 10.0})
+    assert [costs.draft_s(1, forwards) for forwards in (0, 1, 2, 5)] == [0.0, 1.0, 1.5, 3.0]
+    for _ in range(50):
+        costs.observe(1, 3, 4.0, 1, 10.0)
+    assert costs.draft_s(1, 1) == pytest.approx(2.0)  # the machine is slower, so the shape stays
+    costs.observe(2, 1, 1.0, 2, 10.0)
+    assert costs.draft_s(2, 3) == pytest.approx(2.0)  # two rows are measured on their own
+
+
+def test_another_width_costs_more_once() -> None:
+    costs = MeasuredCosts(
+        {1: 0.1}, {1: 1.0, 4: 1.4, 8: 1.8}, 0.5, lambda tokens: 1 if tokens == 1 else 4 if tokens < 5 else 8
+    )
+    assert costs.switch_s(4) == 0  # nothing was read yet
+    for tokens, took in ((4, 1.4), (3, 1.4), (8, 2.3), (8, 1.8), (1, 1.5)):
+        costs.observe(1, 0, 0.0, tokens, took)
+    assert (costs.switch_s(1), costs.switch_s(2)) == (0, 0.5)
+    assert [costs.verify_s(tokens) for tokens in (1, 4, 8)] == pytest.approx([1.0, 1.4, 1.8], rel=0.01)
+    price = Prices(costs)
+    assert (price.plain_s, price.step_s(0), price.step_s(3)) == pytest.approx((1.0, 1.0, 0.3 + 1.4 + 0.5), rel=0.01)
+
+
 def test_one_hiccup_changes_nothing() -> None:
-    costs = MeasuredCosts({1: 0.1}, {1: 1.0, 4: 1.5})
+    costs = MeasuredCosts({1: 0.1, 2: 0.2}, {1: 1.0, 4: 1.5})
     for seconds in (1.0, 1.0, 60.0, 1.0, 1.0):
         costs.observe(1, 1, 0.1, 1, seconds)
     assert costs.verify_s(1) == 1.0
@@ -48,7 +71,7 @@ def test_one_hiccup_changes_nothing() -> None:
 
 
 def test_steps_without_a_draft_teach_nothing_about_drafting() -> None:
-    costs = MeasuredCosts({1: 0.1}, {1: 1.0})
+    costs = MeasuredCosts({1: 0.1, 2: 0.2}, {1: 1.0})
     for _ in range(9):
         costs.observe(1, 0, 0.001, 1, 1.0)
     assert costs.draft_s(1) == 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from foretoken.bench.trace import Leaves, Trace
-from foretoken.costs import Costs, Prices
+from foretoken.costs import GivenCosts, Prices
 from foretoken.length.base import LengthPolicy
 from foretoken.models.cache import TensorCache
 from foretoken.rng import SeededRng
@@ -16,7 +16,7 @@ Steps = list[tuple[int, int]]  # drafted and accepted tokens of each step
 
 
 @torch.inference_mode()
-def replay(trace: Trace, policy: LengthPolicy, costs: Costs, max_nodes: int = 64) -> Steps:
+def replay(trace: Trace, policy: LengthPolicy, costs: GivenCosts, max_nodes: int = 64) -> Steps:
     """Steps of one request under a policy.
 
     Args:
@@ -39,14 +39,18 @@ def replay(trace: Trace, policy: LengthPolicy, costs: Costs, max_nodes: int = 64
         row.tokens.extend(emitted)
         position += len(emitted)
         policy.observe(batch, _as_draft(drafted, probs, device), _as_verdict(drafted, accepted, device))
+        costs.observe(1, drafted, 0.0, drafted + 1, 0.0)
         steps.append((drafted, min(accepted, len(emitted))))
     return steps
 
 
-def seconds(steps: Steps, costs: Costs) -> float:
+def seconds(steps: Steps, costs: GivenCosts) -> float:
     """What steps of one row take."""
-    price = Prices(costs)
-    return sum(price.step_s(drafted) for drafted, _ in steps)
+    price, took = Prices(costs), 0.0
+    for drafted, _ in steps:
+        took += price.step_s(drafted)
+        costs.observe(1, drafted, 0.0, drafted + 1, 0.0)
+    return took
 
 
 def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: int) -> tuple[int, list[torch.Tensor]]:

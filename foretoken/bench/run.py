@@ -45,14 +45,18 @@ class Stopwatch(Costs):
     """
 
     def __init__(self, costs: Costs) -> None:
+        super().__init__()
         self._costs = costs
         self.last = (0.0, 0.0)
 
-    def draft_s(self, rows: int) -> float:
-        return self._costs.draft_s(rows)
+    def draft_s(self, rows: int, forwards: int = 1) -> float:
+        return self._costs.draft_s(rows, forwards)
 
     def verify_s(self, tokens: int) -> float:
         return self._costs.verify_s(tokens)
+
+    def switch_s(self, tokens: int) -> float:
+        return self._costs.switch_s(tokens)
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self.last = draft_s, verify_s

@@ -11,7 +11,7 @@ from foretoken.bench.methods import FIXED, ORACLE, PLAIN, family
 from foretoken.bench.replay import Steps, replay, seconds
 from foretoken.bench.run import Sample
 from foretoken.bench.trace import Trace
-from foretoken.costs import Costs, GivenCosts
+from foretoken.costs import GivenCosts
 from foretoken.length.base import LengthPolicy
 
 
@@ -33,7 +33,7 @@ class Simulated:
 
 
 def simulate(
-    traces: Sequence[Trace], policies: Mapping[str, Callable[[], LengthPolicy]], costs: Costs
+    traces: Sequence[Trace], policies: Mapping[str, Callable[[], LengthPolicy]], costs: GivenCosts
 ) -> list[Simulated]:
     """Run plain decoding, the oracle and every policy over the traces.
 
@@ -85,20 +85,32 @@ def summary(simulated: Sequence[Simulated], measured_s: Mapping[str, float]) -> 
     return rows
 
 
-def costs_of(samples: Sequence[Sample]) -> GivenCosts:
+def costs_of(samples: Sequence[Sample], width: Callable[[int], int]) -> GivenCosts:
     """Costs that the steps of a run had: medians by size.
 
     A step that drafts also pays once for setting out; that is counted as verification of more than one token.
+
+    Args:
+        samples: of all methods.
+        width: as in `Costs`.
     """
     drafts: dict[int, list[float]] = {}
-    rest: dict[int, list[float]] = {}
+    steady: dict[int, list[float]] = {}
+    switched: dict[int, list[float]] = {}
     for sample in samples:
+        last = None
         for drafted, _, draft_s, rest_s in sample.steps:
+            now = width(drafted + 1)
             drafts.setdefault(drafted, []).append(draft_s)
-            rest.setdefault(drafted + 1, []).append(rest_s)
+            (steady if last in (None, now) else switched).setdefault(drafted + 1, []).append(rest_s)
+            last = now
     each, once = _line({size: (median(times), len(times)) for size, times in drafts.items() if size})
-    verify = {size: median(times) + (once if size > 1 else median(drafts[0])) for size, times in sorted(rest.items())}
-    return GivenCosts(each, verify)
+    more = [s - median(steady[size]) for size, times in switched.items() if size in steady for s in times]
+    switch = max(median(more), 0.0) if more else 0.0
+    rest = {size: median(times) - switch for size, times in switched.items()}
+    rest |= {size: median(times) for size, times in steady.items()}
+    verify = {size: took + (once if size > 1 else median(drafts[0])) for size, took in sorted(rest.items())}
+    return GivenCosts(each, verify, switch, width)
 
 
 def _line(points: Mapping[int, tuple[float, int]]) -> tuple[float, float]:

@@ -66,7 +66,7 @@ def simulation(
         measured = {name: sum(s.decode_s for s in samples if s.method == name) / rounds for name in chosen}
         found = []
         for cost in read_costs(costs):
-            given = costs_of(samples) if cost is None else GivenCosts(cost)
+            given = costs_of(samples, target.width) if cost is None else GivenCosts(cost)
             update("at the costs measured" if cost is None else f"at {cost:g} target forwards per draft forward")
             share = given.draft_s(1) / given.verify_s(1)
             rows = summary(simulate(traces, policies, given), measured if cost is None else {})

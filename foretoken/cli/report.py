@@ -38,11 +38,12 @@ def completion_json(llm: LLM, request: Request, completion: Completion) -> dict[
 
 
 def costs_json(llm: LLM) -> dict[str, Any] | None:
-    """Seconds of forwards at batch 1, by tokens read, as measured so far; None where nothing asks for them."""
+    """Seconds at batch 1 by draft forwards and by tokens verified, as measured so far; None where nothing asks."""
     if llm.costs is None:
         return None
     verify = {str(tokens): llm.costs.verify_s(tokens) for tokens in (1, 2, 4, 8)}
-    return {"draft_s": llm.costs.draft_s(1), "verify_s": verify}
+    drafting = {str(forwards): llm.costs.draft_s(1, forwards) for forwards in (1, 2, 4, 8)}
+    return {"draft_s": drafting, "verify_s": verify}
 
 
 def _logprob_json(llm: LLM, token: int, logprob: Logprob) -> dict[str, Any]:
@@ -72,8 +73,9 @@ def print_stats(each: Sequence[Stats], seed: int, costs: dict[str, Any] | None) 
     for name, count, rate in rows if counts.num_drafted else rows[:2]:
         table.add_row(name, str(count), rate)
     if costs:
-        verify = ", ".join(f"{1e3 * seconds:.2f} for {tokens}" for tokens, seconds in costs["verify_s"].items())
-        table.add_row("costs, ms", "", f"draft forward {1e3 * costs['draft_s']:.2f}; verification {verify} tokens")
+        for name, what in (("draft_s", "draft forwards"), ("verify_s", "verified tokens")):
+            text = ", ".join(f"{1e3 * seconds:.2f} for {count}" for count, seconds in costs[name].items())
+            table.add_row("costs, ms" if name == "draft_s" else "", "", f"{text} {what}")
     if len(each) == 1:
         table.add_row("seed", str(seed), "")
     console = stderr()

@@ -192,7 +192,7 @@ class Pace:
 
     def _worth(self, depth: int, price: Prices) -> float:
         """Expected gain over cost of going on, if all candidates so far are accepted: the best of a few lengths."""
-        pace = min(self._steps / self._tokens, 1.0) * price.step_s(0)  # plain decoding is always to be had
+        pace = min(self._steps / self._tokens, 1.0) * price.plain_s  # plain decoding is always to be had
         chance, tokens, best = self._accepted / self._judged, 0.0, 0.0
         for more in range(1, AHEAD + 1):
             tokens += chance**more
@@ -215,7 +215,7 @@ class Pace:
         self._fade()
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))
-        took = price.step_s(len(probs)) / price.step_s(0)
+        took = price.step_s(len(probs)) / price.plain_s
         self._steps += took
         self._tokens += accepted + 1
         lost = took - accepted - 1

@@ -59,6 +59,10 @@ class LanguageModel(Protocol):
         """An empty cache of that many rows."""
         ...
 
+    def width(self, tokens: int) -> int:
+        """How many tokens a forward of so many really reads; the rest is padding."""
+        ...
+
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
         """Read tokens, adding one pending entry per token to the cache. Never commits.
 

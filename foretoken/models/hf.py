@@ -211,6 +211,10 @@ class HFModel:
         """Number of weights, shared ones once."""
         return sum(weight.numel() for weight in self.model.parameters())
 
+    def width(self, tokens: int) -> int:
+        """How many tokens a forward of so many really reads: no padding here."""
+        return tokens
+
     def new_cache(self, rows: int) -> TensorCache:
         """An empty cache of that many rows."""
         return TensorCache(self._num_layers, rows)

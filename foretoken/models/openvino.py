@@ -16,7 +16,7 @@ from foretoken.errors import ModelError
 from foretoken.models import threads
 from foretoken.models.base import KVCache
 from foretoken.models.openvino_graph import INSTEAD, facts_of, page
-from foretoken.models.paged import PagedCache, Reading
+from foretoken.models.paged import PagedCache, Reading, padded
 from foretoken.types import Scores
 
 SMALL = 8 << 20  # parameters of a model whose forwards cost their overhead, not the reading of weights
@@ -86,6 +86,10 @@ class OpenVINOModel:
         """An empty cache of that many rows."""
         return PagedCache(self._layers, TYPES[self.dtype], rows)
 
+    def width(self, tokens: int) -> int:
+        """How many tokens a forward of so many really reads: 1, 4, 8, 16, ..."""
+        return padded(tokens)
+
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
         assert isinstance(cache, PagedCache)
@@ -153,7 +157,7 @@ class _Inputs:
 
     def __init__(self, rows: int, width: int, keep: tuple[int, int], tree: bool) -> None:
         ends = np.arange(rows + 1, dtype=np.int32) * width
-        self.arrays = {
+        self.arrays: dict[str, Any] = {
             "tokens": np.zeros((rows * width, 1), np.int64),
             "positions": np.zeros((rows * width, 1), np.int64),
             "past": np.zeros(rows, np.int32),

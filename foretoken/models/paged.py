@@ -83,7 +83,7 @@ class PagedCache:
         self._next = tokens, positions, seen
         tree = None
         if (seen == _causal(width, past)).all():
-            width = _padded(width)
+            width = padded(width)
         else:
             if not seen[:, :, :past].all():
                 (tokens, positions, seen), past = self._all_pending(), 0
@@ -183,7 +183,7 @@ class PagedCache:
         return self._free.pop()
 
 
-def _padded(width: int) -> int:
+def padded(width: int) -> int:
     """How many tokens are read in place of so many."""
     return max(1 << (width - 1).bit_length(), 4) if width > 1 else 1
 

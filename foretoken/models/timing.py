@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 
@@ -12,7 +15,8 @@ from foretoken.models.base import KVCache, LanguageModel
 from foretoken.models.prefill import prefill
 
 CONTEXT = 64  # tokens in the cache
-SIZES = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16)
+SIZES = (1, 2, 4, 5, 8, 9, 16)
+MANY = 4  # draft forwards in a row
 BUDGET_S = 0.5
 ROUNDS = 9  # more of them change little
 
@@ -20,31 +24,55 @@ ROUNDS = 9  # more of them change little
 def calibrate(target: LanguageModel, draft: LanguageModel | None) -> MeasuredCosts:
     """Costs from forwards of some sizes in turn, until half a second is over, but at least once after a warm-up."""
     deadline = perf_counter() + BUDGET_S
-    runs = [(target, size) for size in SIZES] + ([(draft, 1)] if draft else [])
-    caches = {id(model): prefill(model, [[0] * CONTEXT]) for model, _ in runs}
-    seconds: dict[tuple[int, int], list[float]] = {}
+    caches = [prefill(model, [[0] * CONTEXT]) for model in (target, draft) if model]
+    seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
     for turn in range(ROUNDS + 1):
-        for model, size in runs:
-            took = _forward(model, size, caches[id(model)])
+        for what, size, took in _round(target, draft, caches):
             if turn:
-                seconds.setdefault((id(model), size), []).append(took)
+                seconds[what, size].append(took)
         if turn and perf_counter() > deadline:
             break
     verify, most = {}, 0.0
     for size in SIZES:  # more tokens never cost less; where they seem to, that is noise
-        verify[size] = most = max(most, median(seconds[id(target), size]))
+        verify[size] = most = max(most, median(seconds["again", size]))
+    switches = [
+        first - again
+        for last, size in pairwise((SIZES[-1], *SIZES))
+        if target.width(last) != target.width(size)
+        for first, again in zip(seconds["first", size], seconds["again", size], strict=True)
+    ]
     # Without a draft model, looking up is next to nothing.
-    return MeasuredCosts({1: median(seconds[id(draft), 1]) if draft else verify[1] / 100}, verify)
+    little = {count: count * verify[1] / 100 for count in (1, MANY)}
+    drafting = {count: median(seconds["draft", count]) if draft else least for count, least in little.items()}
+    return MeasuredCosts(drafting, verify, max(median(switches), 0.0), target.width)
+
+
+def _round(
+    target: LanguageModel, draft: LanguageModel | None, caches: list[KVCache]
+) -> Iterator[tuple[str, int, float]]:
+    """What was timed, its size, and its seconds.
+
+    The target reads each size twice, since another width than the last one may cost more. Then the draft reads, as it
+    does in a step: after the target, whose weights have filled the processor's caches.
+    """
+    for index, size in enumerate(SIZES):
+        for what in ("first", "again"):
+            yield what, size, _forwards(target, caches[0], size)
+        if draft:
+            count = (1, MANY)[index % 2]
+            yield "draft", count, _forwards(draft, caches[1], 1, count)
 
 
 @torch.inference_mode()
-def _forward(model: LanguageModel, size: int, cache: KVCache) -> float:
-    """Seconds of reading that many tokens, which are forgotten again."""
-    positions = torch.arange(CONTEXT, CONTEXT + size)[None]
-    mask = torch.ones(1, size, size, dtype=torch.bool).tril()
+def _forwards(model: LanguageModel, cache: KVCache, size: int, count: int = 1) -> float:
+    """Seconds of so many forwards that read that many tokens each, which are forgotten again."""
     begin = perf_counter()
-    scores = model.forward(torch.zeros(1, size, dtype=torch.int64), positions, mask, cache)
-    scores.logits[0, 0, 0].item()  # waits for the device
+    for done in range(count):
+        old = done * size
+        positions = torch.arange(CONTEXT + old, CONTEXT + old + size)[None]
+        mask = torch.ones(1, size, old + size, dtype=torch.bool).tril(old)
+        scores = model.forward(torch.zeros(1, size, dtype=torch.int64), positions, mask, cache)
+        scores.logits[0, 0, 0].item()  # waits for the device
     took = perf_counter() - begin
     cache.commit(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
     return took

@@ -135,8 +135,26 @@ def _text(llm: foretoken.LLM, request: Request) -> list[int]:
 def test_costs_of_a_run_are_read_off_its_steps() -> None:
     """Drafting k tokens takes 0.1 + 0.2 k seconds, verifying n tokens 1 + 0.1 n, and one step hiccups."""
     steps = [(k, 0, 0.1 + 0.2 * k if k else 0.0, 1.1 + 0.1 * k) for k in (0, 1, 2, 4)] * 5 + [(2, 0, 9.0, 9.0)]
-    costs = costs_of([Sample("m", 0, 0, 0.0, 1.0, Counts(), steps, [])])
+    costs = costs_of([Sample("m", 0, 0, 0.0, 1.0, Counts(), steps, [])], lambda tokens: 1)
     assert costs.draft_s(1) == pytest.approx(0.2)
     assert costs.verify_s(1) == pytest.approx(1.1)
     assert costs.verify_s(3) == pytest.approx(1.3 + 0.1)
     assert seconds([(2, 0), (0, 0)], costs) == pytest.approx(0.5 + 1.3 + 1.1)
+
+
+def test_what_another_width_costs_is_read_off_the_steps_that_follow_one() -> None:
+    """Verifying n tokens takes 1 + 0.1 n seconds, and 0.5 more where the step before had another width: 1, 4, 8."""
+
+    def width(tokens: int) -> int:
+        return 1 if tokens == 1 else 4 if tokens <= 4 else 8
+
+    def sample(name: str, lengths: list[int]) -> Sample:
+        changes = [b > 0 and width(lengths[b - 1] + 1) != width(k + 1) for b, k in enumerate(lengths)]
+        steps = [(k, 0, 0.2 * k, 1.1 + 0.1 * k + 0.5 * change) for k, change in zip(lengths, changes, strict=True)]
+        return Sample(name, 0, 0, 0.0, 1.0, Counts(), steps, [])
+
+    adaptive = [0, 1, 3, 2, 0, 5, 3, 7]
+    costs = costs_of([sample(f"fixed:{k}", [k] * 4) for k in range(4)] + [sample("adaptive", adaptive)], width)
+    assert [costs.verify_s(n) for n in (1, 2, 4, 6, 8)] == pytest.approx([1.1, 1.2, 1.4, 1.6, 1.8])
+    taken = sum(draft_s + rest_s for *_, draft_s, rest_s in sample("adaptive", adaptive).steps)
+    assert seconds([(k, 0) for k in adaptive], costs) == pytest.approx(taken)

@@ -97,6 +97,9 @@ class TableModel:
         self.caches: list[TensorCache] = []
         self.num_forwards = 0
 
+    def width(self, tokens: int) -> int:
+        return tokens
+
     def new_cache(self, rows: int) -> TensorCache:
         self.caches.append(TensorCache(1, rows, capacity=2))
         return self.caches[-1]

@@ -299,8 +299,8 @@ MUTANTS = [
     Mutant(
         "verifying more tokens costs nothing more",
         "costs.py",
-        "verify = self.costs.verify_s(self.rows * (drafted + 1))",
-        "verify = self.costs.verify_s(self.rows)",
+        "self.costs.verify_s(read) +",
+        "self.costs.verify_s(self.rows) +",
         ("tests/length/test_renewal.py", "tests/test_costs.py"),
     ),
     Mutant(
