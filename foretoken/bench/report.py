@@ -15,6 +15,7 @@ from foretoken.bench.run import Sample
 from foretoken.metrics import Stats, total
 
 COLUMNS = (
+    "target",
     "method",
     "tokens_per_s",
     "speed_up",
@@ -79,12 +80,12 @@ def best_fixed(speeds: Mapping[str, float]) -> str | None:
     return max(fixed, key=lambda name: speeds[name], default=None)
 
 
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The table as CSV."""
+def to_csv(rows: Sequence[dict[str, Any]], target: str) -> str:
+    """The table as CSV, every row with the name of the target."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({"target": target, **row} for row in rows)
     return text.getvalue()
 
 

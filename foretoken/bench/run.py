@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from foretoken.costs import Costs
@@ -61,7 +61,7 @@ class Stopwatch(Costs):
 
 def interleave(
     variants: dict[str, LLM],
-    requests: list[Request],
+    requests: Sequence[Request],
     repeat: int = 1,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Iterator[Sample]:
