@@ -15,7 +15,7 @@ from foretoken import __version__
 from foretoken.cli.bench_files import BenchFiles
 from foretoken.cli.bench_options import BenchOptions
 from foretoken.cli.bench_simulation import show_simulation, simulation
-from foretoken.cli.bench_table import show
+from foretoken.cli.bench_table import show, show_profile
 from foretoken.cli.command import grouped
 from foretoken.cli.hardware import hardware
 from foretoken.cli.loading import config_json, dtype_name, lossless, open_llm
@@ -82,6 +82,8 @@ def bench(
             print_json("bench/1", record)
         else:
             show(record)
+            if what.profile:
+                show_profile(record["methods"])
             if record["simulation"]:
                 show_simulation(record["simulation"])
         records.append(record)
@@ -116,7 +118,10 @@ def _run(
     with progress(f"loading {llm.target.location}", quiet) as update:
         chosen = variants(llm, drafting, requests, lambda done, of: update(f"oracle: {done} of {of} prompts"))
     with progress("warming up", quiet) as update:
-        samples = list(interleave(chosen, requests, what.repeat, lambda done, of: update(f"{done} of {of} answers")))
+        done = interleave(
+            chosen, requests, what.repeat, lambda done, of: update(f"{done} of {of} answers"), profile=what.profile
+        )
+        samples = list(done)
     rows = summarise(samples)
     record = {
         "version": __version__,

@@ -59,6 +59,7 @@ class BenchOptions:
             "answered again); needs temperature 0.",
         ),
     ] = False
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a step goes.")] = False
     simulate: Annotated[
         bool,
         typer.Option("--simulate", help="Replay the methods on what drafting met, at other costs of a draft forward."),

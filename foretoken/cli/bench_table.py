@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -42,3 +42,25 @@ def show(record: Mapping[str, Any]) -> None:
     console.print(table)
     console.print(f"{record['config']['target']}: {count} prompts, {rows[0]['num_tokens']} tokens by plain decoding.")
     console.print("Decoding only, prefill apart.")
+
+
+def show_profile(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print where the time of a step goes, one line per method.
+
+    Args:
+        rows: as `summarise` returns them, of a run that was profiled.
+    """
+    from foretoken.bench.profile import STATIONS
+
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("\nmethod", no_wrap=True)
+    for head in ("ms\na step", *(station.replace("_", "\n") for station in STATIONS), "all but\nforwards"):
+        table.add_column(head if "\n" in head else f"\n{head}", justify="right", no_wrap=True)
+    for row in rows:
+        profile = row["profile"]
+        shares = (*(profile["shares"][station] for station in STATIONS), profile["overhead_rate"])
+        table.add_row(row["method"], f"{1e3 * profile['step_s']:.2f}", *(f"{share:.1%}" for share in shares))
+    console = stdout()
+    console.print()
+    console.print(table)
+    console.print("Share of a step's time; draft and verify without the forwards of the models.")
