@@ -17,7 +17,7 @@ def commit(batch: Batch, draft: Draft, verdict: Verdict) -> list[Committed]:
     paths, counts = verdict.path.tolist(), verdict.counts.tolist()
     tokens, following = draft.tokens.tolist(), verdict.next_token.tolist()
     recovered, tested = verdict.recovered.tolist(), verdict.tested.tolist()
-    drafted, forwards = (draft.sizes - 1).tolist(), draft.num_forwards.tolist()
+    sizes, forwards = draft.sizes.tolist(), draft.num_forwards.tolist()
     committed = []
     for b, row in enumerate(batch.rows):
         path = paths[b][: counts[b]]
@@ -33,7 +33,7 @@ def commit(batch: Batch, draft: Draft, verdict: Verdict) -> list[Committed]:
         row.counts.num_tokens += kept
         row.counts.num_target_forwards += 1
         row.counts.num_draft_forwards += forwards[b]
-        row.counts.num_drafted += drafted[b]
+        row.counts.num_drafted += sizes[b] - 1
         row.counts.num_tested += tested[b]
         row.counts.num_accepted += min(kept, len(path))
         row.counts.num_cut += kept <= len(path)

@@ -88,7 +88,9 @@ class SeededRng:
         return drawn.reshape(active.shape) < prob
 
     def pick(self, probs: Tensor, active: Tensor) -> Tensor:
-        return draw(probs, [self._uniform(b) if want else 0.0 for b, want in enumerate(active.tolist())]) * active
+        wanted = active.tolist()
+        token = draw(probs, [self._uniform(b) if want else 0.0 for b, want in enumerate(wanted)])
+        return token if all(wanted) else token * active
 
 
 def draw(probs: Tensor, uniforms: Sequence[float]) -> Tensor:
@@ -102,22 +104,22 @@ def draw(probs: Tensor, uniforms: Sequence[float]) -> Tensor:
         [B] int64.
     """
     cumulative = probs.cumsum(-1, dtype=torch.float64)  # [B, V]
-    totals = cumulative[:, -1]
+    totals = cumulative[:, -1].tolist()
     check_usable(totals)
     # Strictly below the total, and the first entry above the point.
-    points = [[min(u * t, math.nextafter(t, 0))] for u, t in zip(uniforms, totals.tolist(), strict=True)]
+    points = [[min(u * t, math.nextafter(t, 0))] for u, t in zip(uniforms, totals, strict=True)]
     point = torch.tensor(points, dtype=torch.float64, device=probs.device)
     return torch.searchsorted(cumulative, point, right=True).squeeze(-1)
 
 
-def check_usable(mass: Tensor) -> None:
+def check_usable(mass: Sequence[float]) -> None:
     """Raise GenerationError where a model left nothing to choose from.
 
     Args:
-        mass: [...] float. What must be above zero: a sum of probabilities, or the largest one.
+        mass: what must be above zero: sums of probabilities, or the largest ones.
     """
-    # One comparison each way also finds what is not a number, and one round trip fetches both.
-    if not bool(((mass > 0) & (mass < torch.inf)).all()):
+    # One comparison each way also finds what is not a number.
+    if not all(0 < one < math.inf for one in mass):
         raise GenerationError(
             "a model gave no usable probabilities (all zero, or not a number)",
             hint="try `--dtype float32`; a half-precision overflow is the usual cause",

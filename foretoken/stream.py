@@ -20,19 +20,19 @@ def stream(committed: list[Committed], scores: Scores) -> list[TokenEvent]:
             gained.tokens,
             gained.row.text.take(final=gained.row.finish is not None),
             gained.origins,
-            _logprobs(gained, scores.logits[b]),
+            _logprobs(gained, scores.logits, b),
             gained.row.finish,
         )
         for b, gained in enumerate(committed)
     ]
 
 
-def _logprobs(gained: Committed, logits: Tensor) -> list[Logprob] | None:
-    """Log-probabilities of a row's new tokens from the nodes that chose them ([N, V] -> one entry per token)."""
+def _logprobs(gained: Committed, logits: Tensor, b: int) -> list[Logprob] | None:
+    """Log-probabilities of row b's new tokens from the nodes that chose them ([B, N, V] -> one entry per token)."""
     wanted = gained.row.request.logprobs
     if wanted is None:
         return None
-    log_probs = logits[gained.nodes].log_softmax(-1)
+    log_probs = logits[b, gained.nodes].log_softmax(-1)
     values, ids = log_probs.topk(min(wanted, log_probs.shape[-1]), dim=-1)
     chosen = log_probs[range(len(gained.tokens)), gained.tokens].tolist()
     tops = [list(zip(i, v, strict=True)) for i, v in zip(ids.tolist(), values.tolist(), strict=True)]

@@ -30,9 +30,12 @@ def ancestors(parents: Tensor) -> Tensor:
         [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
     """
     rows, nodes = parents.shape
+    if nodes == 1:  # plain decoding
+        return torch.ones(rows, 1, 1, dtype=torch.bool, device=parents.device)
     mask = torch.eye(nodes, dtype=torch.bool, device=parents.device).repeat(rows, 1, 1)
+    row = torch.arange(rows, device=parents.device)
     for node in range(1, nodes):
-        above = mask[torch.arange(rows, device=parents.device), parents[:, node]]  # [B, N]
+        above = mask[row, parents[:, node]]  # [B, N]
         mask[:, node] |= above
     return mask
 

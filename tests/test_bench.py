@@ -82,7 +82,9 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_the_run(monkeypatch: p
 
 def test_csv_and_picture(tmp_path: Path) -> None:
     rows = summarise([sample("plain", 0, 1.0), sample("fixed:1", 0, 0.5)])
-    assert to_csv(rows).splitlines()[0] == ",".join(COLUMNS)
+    head, *lines = to_csv(rows, "a/target 4x").splitlines()
+    assert head == ",".join(COLUMNS)
+    assert [line.split(",")[:2] for line in lines] == [["a/target 4x", "plain"], ["a/target 4x", "fixed:1"]]
     picture = tmp_path / "speed.svg"
     plot_speed_ups(rows, "a caption", picture)
     first = picture.read_text()

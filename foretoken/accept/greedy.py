@@ -42,6 +42,6 @@ class Greedy(AcceptanceRule):
             node = torch.where(walking, matching.int().argmax(-1), node)
             path[:, depth] = torch.where(walking, node, -1)
             counts += walking
-        check_usable(p[row, node].amax(-1))
+        check_usable(p[row, node].amax(-1).tolist())
         leaf = ~(child_of & (draft.parents == node[:, None])).any(-1)
         return Verdict(path, counts, tested, best[row, node], ~leaf)

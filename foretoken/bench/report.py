@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median, quantiles
 from typing import Any
 
+from foretoken.bench import profile
 from foretoken.bench.methods import FIXED, PLAIN, family
 from foretoken.bench.plane import below_fixed_line, fixed_line
 from foretoken.bench.run import Sample
 from foretoken.metrics import Stats, total
 
 COLUMNS = (
+    "target",
     "method",
     "tokens_per_s",
     "speed_up",
@@ -62,6 +64,7 @@ def summarise(samples: Sequence[Sample]) -> list[dict[str, Any]]:
                 "decode_s": stats.seconds,
                 "num_differing": sum(s.token_ids != plain[s.prompt, s.repeat].token_ids for s in own),
                 "candidate_lengths": _histogram(drafted for s in own for drafted, *_ in s.steps),
+                "profile": profile.summary([s.stations for s in own if s.stations], sum(len(s.steps) for s in own)),
                 "accepted_lengths": _histogram(accepted for s in own for _, accepted, *_ in s.steps),
             }
         )
@@ -79,12 +82,12 @@ def best_fixed(speeds: Mapping[str, float]) -> str | None:
     return max(fixed, key=lambda name: speeds[name], default=None)
 
 
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The table as CSV."""
+def to_csv(rows: Sequence[dict[str, Any]], target: str) -> str:
+    """The table as CSV, every row with the name of the target."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({"target": target, **row} for row in rows)
     return text.getvalue()
 
 

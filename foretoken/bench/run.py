@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+from foretoken.bench.profile import profiled
 from foretoken.costs import Costs
 from foretoken.llm import LLM
 from foretoken.request import Request
@@ -25,6 +27,7 @@ class Sample:
         counts: what happened.
         steps: (drafted, accepted, seconds of drafting, seconds of the rest) of every step.
         token_ids: emitted ids.
+        stations: seconds by station of all steps together (see `profiled`); None where they were not timed.
     """
 
     method: str
@@ -35,6 +38,7 @@ class Sample:
     counts: Counts
     steps: list[tuple[int, int, float, float]]
     token_ids: list[int]
+    stations: dict[str, float] | None = None
 
 
 class Stopwatch(Costs):
@@ -65,9 +69,10 @@ class Stopwatch(Costs):
 
 def interleave(
     variants: dict[str, LLM],
-    requests: list[Request],
+    requests: Sequence[Request],
     repeat: int = 1,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    profile: bool = False,
 ) -> Iterator[Sample]:
     """Run prompt by prompt, every method in turn, starting with another one each time; warm-up is not reported.
 
@@ -76,6 +81,7 @@ def interleave(
         requests: one per prompt.
         repeat: rounds over all prompts.
         progress: told how many runs are done, and of how many.
+        profile: time the stations of every step.
     """
     names = list(variants)
     for name in names:
@@ -85,12 +91,12 @@ def interleave(
         for index, request in enumerate(requests):
             for offset in range(len(names)):
                 name = names[(index + turn + offset) % len(names)]
-                yield _measure(variants[name], name, request, index, turn)
+                yield _measure(variants[name], name, request, index, turn, profile)
                 done += 1
                 progress(done, of)
 
 
-def _measure(llm: LLM, name: str, request: Request, prompt: int, repeat: int) -> Sample:
+def _measure(llm: LLM, name: str, request: Request, prompt: int, repeat: int, profile: bool = False) -> Sample:
     """Run one request alone in a fresh engine."""
     engine = llm.engine()
     begin = time.perf_counter()
@@ -98,10 +104,11 @@ def _measure(llm: LLM, name: str, request: Request, prompt: int, repeat: int) ->
     started = time.perf_counter()
     watch = engine.batch.costs = Stopwatch(engine.batch.costs)
     steps = []
-    while engine.batch.rows:
-        drafted, accepted = row.counts.num_drafted, row.counts.num_accepted
-        engine.step()
-        counts = row.counts
-        steps.append((counts.num_drafted - drafted, counts.num_accepted - accepted, *watch.last))
+    with profiled(engine, llm.models[1]) if profile else nullcontext() as stations:
+        while engine.batch.rows:
+            drafted, accepted = row.counts.num_drafted, row.counts.num_accepted
+            engine.step()
+            counts = row.counts
+            steps.append((counts.num_drafted - drafted, counts.num_accepted - accepted, *watch.last))
     ended = time.perf_counter()
-    return Sample(name, prompt, repeat, started - begin, ended - started, row.counts, steps, row.output)
+    return Sample(name, prompt, repeat, started - begin, ended - started, row.counts, steps, row.output, stations)

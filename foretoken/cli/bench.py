@@ -15,7 +15,7 @@ from foretoken import __version__
 from foretoken.cli.bench_files import BenchFiles
 from foretoken.cli.bench_options import BenchOptions
 from foretoken.cli.bench_simulation import show_simulation, simulation
-from foretoken.cli.bench_table import show
+from foretoken.cli.bench_table import show, show_profile
 from foretoken.cli.command import grouped
 from foretoken.cli.hardware import hardware
 from foretoken.cli.loading import config_json, dtype_name, lossless, open_llm
@@ -24,6 +24,8 @@ from foretoken.cli.output import note, print_json, progress, say
 from foretoken.cli.prompts import Source
 
 if TYPE_CHECKING:
+    from foretoken.bench.grow import Growth
+    from foretoken.bench.run import Sample
     from foretoken.llm import LLM
     from foretoken.request import Request
 
@@ -31,6 +33,7 @@ EXAMPLES = (
     "foretoken bench --methods plain,fixed:1..4,confidence,oracle",
     "foretoken bench --prompts gsm8k.jsonl --limit 20 --max-new-tokens 128 --html report.html",
     "foretoken bench --prompts openai/gsm8k/main:test --limit 20 --dtype float32 --check --json",
+    "foretoken bench --grow-target 1x,16x --methods plain,fixed:1..4,renewal",
 )
 DIFFERENT = 3  # exit code
 
@@ -54,39 +57,82 @@ def bench(
     """
     what.check_with(sampling)
     output = OutputOptions(json=json, quiet=quiet, debug=debug)
-    drafting = what.drafting(quiet)
-    write.reserve()
-    from foretoken.bench.report import summarise
-    from foretoken.bench.run import interleave
-
+    drafting, growths = what.drafting(quiet), what.growths()
+    places = [write.named(str(growth)) if len(growths) > 1 else write for growth in growths]
+    for place in places:
+        place.reserve()
     sources = what.sources()
     llm = open_llm(models, output)
     drafting = _without_oracle(llm, drafting, sampling, quiet)
     requests = [sampling.request(llm, source.text) for source in sources]
-    with progress(f"loading {llm.target.location}", quiet) as update:
-        from foretoken.bench.methods import variants
+    records = []
+    for growth, place in zip(growths, places, strict=True):
+        chosen = models if growth is None else _grown(llm, models, growth, quiet)
+        one = llm if growth is None else open_llm(chosen, output)
+        record, samples = _run(one, chosen, output, what, drafting, sources, requests)
+        if growth is not None:
+            record["config"]["target"] = f"{models.target} {growth}"
+            record["growth"] = {
+                **growth.to_json(),
+                "num_parameters": one.models[0].num_parameters,
+                "folder": chosen.target,
+            }
+        place.write(record, samples, llm.tokenizer.decode)
+        if json:
+            print_json("bench/1", record)
+        else:
+            show(record)
+            if what.profile:
+                show_profile(record["methods"])
+            if record["simulation"]:
+                show_simulation(record["simulation"])
+        records.append(record)
+    if sampling.temperature == 0:
+        _tell_differences(records, quiet)
 
+
+def _grown(llm: LLM, models: ModelOptions, growth: Growth, quiet: bool) -> ModelOptions:
+    """The same models with the target grown, and the draft that the target as it is would have."""
+    from foretoken.bench.grow import grow
+
+    with progress(f"growing {models.target} {growth}", quiet):
+        folder = grow(llm.target, growth)
+    return replace(models, target=str(folder), draft=llm.draft.location if llm.draft else "none")
+
+
+def _run(
+    llm: LLM,
+    models: ModelOptions,
+    output: OutputOptions,
+    what: BenchOptions,
+    drafting: Sequence[str],
+    sources: Sequence[Source],
+    requests: Sequence[Request],
+) -> tuple[dict[str, Any], list[Sample]]:
+    """Compare the methods on one target: the JSON object, and the samples it was made from."""
+    from foretoken.bench.methods import variants
+    from foretoken.bench.report import summarise
+    from foretoken.bench.run import interleave
+
+    quiet = output.quiet
+    with progress(f"loading {llm.target.location}", quiet) as update:
         chosen = variants(llm, drafting, requests, lambda done, of: update(f"oracle: {done} of {of} prompts"))
     with progress("warming up", quiet) as update:
-        samples = list(interleave(chosen, requests, what.repeat, lambda done, of: update(f"{done} of {of} answers")))
+        done = interleave(
+            chosen, requests, what.repeat, lambda done, of: update(f"{done} of {of} answers"), profile=what.profile
+        )
+        samples = list(done)
     rows = summarise(samples)
-    record: dict[str, Any] = {
+    record = {
         "version": __version__,
         **_summary(rows),
         "check": _check(llm, models, output, rows, requests[0]) if what.check else None,
         **_setup(llm, requests[0], sources, what.repeat),
+        "growth": None,
         "simulation": simulation(chosen, requests, samples, what.draft_costs, quiet) if what.simulate else None,
         "samples": [asdict(sample) for sample in samples],
     }
-    write.write(record, samples, llm.tokenizer.decode)
-    if json:
-        print_json("bench/1", record)
-    else:
-        show(rows, record["best_fixed"], len(sources))
-        if record["simulation"]:
-            show_simulation(record["simulation"])
-    if sampling.temperature == 0:
-        _tell_differences(record, quiet)
+    return record, samples
 
 
 def _without_oracle(llm: LLM, drafting: list[str], sampling: SamplingOptions, quiet: bool) -> list[str]:
@@ -143,13 +189,14 @@ def _check(
     return {"dtype": "float32", "first_prompt_only": True, "max_new_tokens": min(tokens, TOKENS), "differing": names}
 
 
-def _tell_differences(record: dict[str, Any], quiet: bool) -> None:
+def _tell_differences(records: Sequence[dict[str, Any]], quiet: bool) -> None:
     """Say which methods gave other texts than plain decoding; leave with an exit code if they failed the check."""
-    check = record["check"]
-    if check and check["differing"]:
+    failed = dict.fromkeys(name for record in records if record["check"] for name in record["check"]["differing"])
+    if failed:
         hint = "float32 and a lossless rule rule that out; please report it, with --json"
-        say("error", f"texts differ from plain decoding: {', '.join(check['differing'])}", hint)
+        say("error", f"texts differ from plain decoding: {', '.join(failed)}", hint)
         raise typer.Exit(DIFFERENT)
-    differing = ", ".join(row["method"] for row in record["methods"] if row["num_differing"])
+    rows = (row for record in records for row in record["methods"])
+    differing = ", ".join(dict.fromkeys(row["method"] for row in rows if row["num_differing"]))
     if differing and not quiet:
         note(f"some texts differ from plain decoding: {differing}; rounding may flip a tie, `--check` decides")

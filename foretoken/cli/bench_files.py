@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,15 @@ class BenchFiles:
     answers: Annotated[
         str | None, in_output(metavar="FOLDER", help="Write answers as Spec-Bench's scripts read them.")
     ] = None
+
+    def named(self, ending: str) -> BenchFiles:
+        """The same files with something added to their names: `report-16x.html`."""
+
+        def name(place: str | None) -> str | None:
+            path = Path(place or "")
+            return place and str(path.with_name(f"{path.stem}-{ending}{path.suffix}"))
+
+        return BenchFiles(*(name(getattr(self, field.name)) for field in fields(self)))
 
     def reserve(self) -> None:
         """Find out now, not after the run, whether everything can be written.
@@ -65,7 +74,7 @@ class BenchFiles:
         if self.html:
             Path(self.html).write_text(page(record), encoding="utf-8")
         if self.csv:
-            Path(self.csv).write_text(to_csv(record["methods"]), encoding="utf-8")
+            Path(self.csv).write_text(to_csv(record["methods"], record["config"]["target"]), encoding="utf-8")
         if self.plot:
             plot_speed_ups(record["methods"], caption(record), Path(self.plot))
         if self.answers:

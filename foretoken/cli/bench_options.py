@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from foretoken.cli.options import SamplingOptions
 from foretoken.cli.output import note
 from foretoken.cli.prompts import Source, from_file
 from foretoken.errors import ConfigError
+
+if TYPE_CHECKING:
+    from foretoken.bench.grow import Growth
 
 PROMPTS = files("foretoken") / "data" / "prompts" / "demo.jsonl"
 
@@ -38,6 +41,14 @@ class BenchOptions:
             "accepted. fixed:1..8 are added to a list without `fixed`.",
         ),
     ] = "plain,fixed:1..8,heuristic,confidence,renewal,oracle"
+    grow_target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Compare on the target grown without changing what it says: 4x,16x are multiples of its blocks' "
+            "weights, 1x is the target itself.",
+        ),
+    ] = None
     no_baseline: Annotated[bool, typer.Option("--no-baseline", help="Add no fixed lengths to the list.")] = False
     repeat: Annotated[int, typer.Option(metavar="N", help="Rounds over all prompts.")] = 1
     check: Annotated[
@@ -48,6 +59,7 @@ class BenchOptions:
             "answered again); needs temperature 0.",
         ),
     ] = False
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a step goes.")] = False
     simulate: Annotated[
         bool,
         typer.Option("--simulate", help="Replay the methods on what drafting met, at other costs of a draft forward."),
@@ -78,10 +90,23 @@ class BenchOptions:
                 f"option `--repeat` cannot be {self.repeat}", hint="each prompt is answered at least once"
             )
         read_costs(self.draft_costs)
+        self.growths()
         if self.simulate and (sampling.sampling().looks_back or sampling.sampling().logit_bias):
             raise ConfigError("penalties and biases are not simulated", hint="leave them out, or `--simulate`")
         if self.check and sampling.temperature != 0:
             raise ConfigError("`--check` cannot compare sampled texts", hint="use `--temperature 0`")
+
+    def growths(self) -> list[Growth | None]:
+        """What the target grows to, one after the other; None is the target as it is.
+
+        Raises:
+            ConfigError: it cannot grow so.
+        """
+        from foretoken.bench.grow import Growth
+
+        if self.grow_target is None:
+            return [None]
+        return list(dict.fromkeys(Growth.parse(text.strip()) for text in self.grow_target.split(",")))
 
     def drafting(self, quiet: bool) -> list[str]:
         """The methods to compare with plain decoding, with a baseline among them.

@@ -10,16 +10,15 @@ from rich.table import Table
 from foretoken.cli.output import stdout
 
 
-def show(rows: Sequence[Mapping[str, Any]], best_fixed: str | None, count: int) -> None:
+def show(record: Mapping[str, Any]) -> None:
     """Print one line per method.
 
     Args:
-        rows: as `summarise` returns them.
-        best_fixed: the baseline among them.
-        count: how many prompts there were.
+        record: the run's JSON object.
     """
     from foretoken.bench.plot import fastest
 
+    rows, best_fixed, count = record["methods"], record["best_fixed"], record["num_prompts"]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("\nmethod", no_wrap=True)
     heads = ("tokens\nper s", "speed-up\nof sums", "median prompt\n(quartiles)", f"over\n{best_fixed or 'fixed'}")
@@ -41,4 +40,27 @@ def show(rows: Sequence[Mapping[str, Any]], best_fixed: str | None, count: int) 
         )
     console = stdout()
     console.print(table)
-    console.print(f"{count} prompts, {rows[0]['num_tokens']} tokens by plain decoding; decoding only, prefill apart.")
+    console.print(f"{record['config']['target']}: {count} prompts, {rows[0]['num_tokens']} tokens by plain decoding.")
+    console.print("Decoding only, prefill apart.")
+
+
+def show_profile(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print where the time of a step goes, one line per method.
+
+    Args:
+        rows: as `summarise` returns them, of a run that was profiled.
+    """
+    from foretoken.bench.profile import STATIONS
+
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("\nmethod", no_wrap=True)
+    for head in ("ms\na step", *(station.replace("_", "\n") for station in STATIONS), "all but\nforwards"):
+        table.add_column(head if "\n" in head else f"\n{head}", justify="right", no_wrap=True)
+    for row in rows:
+        profile = row["profile"]
+        shares = (*(profile["shares"][station] for station in STATIONS), profile["overhead_rate"])
+        table.add_row(row["method"], f"{1e3 * profile['step_s']:.2f}", *(f"{share:.1%}" for share in shares))
+    console = stdout()
+    console.print()
+    console.print(table)
+    console.print("Share of a step's time; draft and verify without the forwards of the models.")

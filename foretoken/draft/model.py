@@ -63,61 +63,61 @@ class ModelDrafter(Drafter):
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         rows, roots = batch.rows, batch.roots
-        limit = [min(row.room, max_nodes - 1, self._model.max_length - len(row.tokens)) for row in rows]
-        room = torch.tensor(limit, device=roots.device)  # [B]
+        room = [min(row.room, max_nodes - 1, self._model.max_length - len(row.tokens)) for row in rows]
         sure = torch.ones(len(rows), 1, device=roots.device)
-        frontier = Frontier(torch.zeros_like(roots)[:, None], sure, None, None, (room > 0)[:, None])
+        # Decisions are kept as lists: on a CPU every operation on a tensor takes microseconds, of one number as well.
+        going = [[most > 0] for most in room]
+        active = torch.tensor(going, device=roots.device)
+        frontier = Frontier(torch.zeros_like(roots)[:, None], sure, None, None, active)
         tokens, laws, probs, forwards = [roots], [], [sure], torch.zeros_like(roots)
         paths: list[list[int]] = [[] for _ in rows]
-        while (grow := self._grows(frontier, batch, length, shape)).any():
+        while any(one for (one,) in going):
+            grow = (frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0))[:, 0]
+            growing = grow.tolist()
+            if not any(growing):
+                break
             scores = self._read_committed(batch) if len(tokens) == 1 else self._read(tokens[-1], len(tokens) - 1)
             forwards += grow
             q = distribution(scores.logits, rows, lambda b, _: paths[b], self._temperature)[:, 0]  # [B, V]
             token = batch.draft_rng.pick(q, grow)
             tokens.append(token)
             laws.append(q * grow[:, None])
-            ended = []
-            for b, (drawn, drafting) in enumerate(zip(token.tolist(), grow.tolist(), strict=True)):
+            going = []
+            for b, (drawn, drafting) in enumerate(zip(token.tolist(), growing, strict=True)):
                 if drafting:
                     paths[b].append(drawn)
                 # Nothing may follow an end-of-sequence token, so drafting stops there.
-                ended.append(drawn in rows[b].request.stop_token_ids)
-            active = grow & (len(tokens) - 1 < room) & ~torch.tensor(ended, device=roots.device)
+                ended = drawn in rows[b].request.stop_token_ids
+                going.append([drafting and not ended and len(paths[b]) < room[b]])
+            active = torch.tensor(going, device=roots.device)
             own = scores.logits[:, -1]
-            probs.append((own.gather(1, token[:, None]) - own.logsumexp(1, keepdim=True)).exp())
+            probs.append(own.softmax(1).gather(1, token[:, None]))
             hidden = None if scores.hidden is None else scores.hidden[:, -1:]
-            frontier = Frontier(frontier.depth + 1, probs[-1], own[:, None], hidden, active[:, None])
+            frontier = Frontier(frontier.depth + 1, probs[-1], own[:, None], hidden, active)
         drafted = torch.tensor([len(path) for path in paths], device=roots.device)
         return self._chain(tokens, laws, probs, drafted, forwards)
-
-    def _grows(self, frontier: Frontier, batch: Batch, length: LengthPolicy, shape: TreeShape) -> Tensor:
-        """[B] bool. Which rows draw one more token."""
-        if not bool(frontier.active.any()):
-            return frontier.active[:, 0]
-        grow = frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0)
-        return grow[:, 0]
 
     def _read_committed(self, batch: Batch) -> Scores:
         """Read the committed tokens the draft has not seen, the root last, and commit them here too."""
         # A row that outgrew the draft's context is left alone: nothing more of it is read.
         end = self._model.max_length
         behind = [row.tokens[seen:end] for row, seen in zip(batch.rows, self._cache.lengths.tolist(), strict=True)]
-        lag = torch.tensor([len(tokens) for tokens in behind])
-        width = int(lag.max())
+        width = max(map(len, behind))
         # Padded on the left, so that the last column is the root in every row.
         tokens = torch.tensor([[0] * (width - len(new)) + new for new in behind])
         column = torch.arange(width)
-        real = column >= (width - lag)[:, None]  # [B, width]
-        positions = (self._cache.lengths[:, None] + column - (width - lag)[:, None]).clamp_min(0)
-        mask = (real[:, None] & (column <= column[:, None])) | torch.eye(width, dtype=torch.bool)
+        spare = torch.tensor([[width - len(new)] for new in behind])
+        place = column - spare  # [B, width], negative in padding
+        mask = ((place >= 0)[:, None] & (column <= column[:, None])) | torch.eye(width, dtype=torch.bool)
+        positions = (self._cache.lengths[:, None] + place).clamp_min(0)
         scores = self._model.forward(tokens, positions, mask, self._cache, last=1)
-        self._cache.commit((width - lag)[:, None] + column, lag)
+        self._cache.commit(spare + column, width - spare[:, 0])
         return scores
 
     def _read(self, tokens: Tensor, depth: int) -> Scores:
         """Read one drafted token per row; the cache holds all the drafted tokens before it."""
         mask = torch.ones(len(tokens), 1, depth, dtype=torch.bool)
-        positions = (self._cache.lengths[:, None] + depth - 1).clamp_max(self._model.max_length - 1)
+        positions = (self._cache.lengths[:, None] + (depth - 1)).clamp_max(self._model.max_length - 1)
         return self._model.forward(tokens[:, None], positions, mask, self._cache)
 
     def _chain(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,13 +22,13 @@ from foretoken.errors import ModelError
 from foretoken.models.openvino import OpenVINOModel, check_dtype, core
 from foretoken.models.openvino_graph import INSTEAD, check_config, facts_of, trace
 from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
+from foretoken.models.store import check_space, home, keep
 
 if TYPE_CHECKING:
     from foretoken.models.source import Checkpoint
 
 FORMAT = 2  # of the files below; a new one leaves old entries alone
 GRAPH, WEIGHTS, PROOF, MANIFEST = "model.xml", "model.bin", "proof.safetensors", "manifest.json"
-ABANDONED = 3600.0  # seconds after which half a conversion is nobody's any more
 FAR = 24  # tokens read at the end of the context, to prove that positions are followed there too
 
 
@@ -57,7 +54,7 @@ def load(
     """
     check_dtype(dtype)
     check_config(checkpoint.config, checkpoint.max_length)
-    folder, notes = home() / key(checkpoint), []
+    folder, notes = home("openvino") / key(checkpoint), []
     stored = None
     try:
         stored = read(folder)
@@ -78,11 +75,6 @@ def load(
     model.note = "; ".join(notes) or None
     prove(model, proof, f"{checkpoint}")
     return model
-
-
-def home() -> Path:
-    """Where conversions are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foretoken" / "openvino"
 
 
 def key(checkpoint: Checkpoint) -> str:
@@ -134,7 +126,7 @@ def convert(
     except Exception as error:  # a tracer and a converter raise many kinds
         message = f"`{model.config.model_type}` models do not convert to OpenVINO: {_first_line(error)}"
         message = str(error) if isinstance(error, ModelError) else message
-        _keep(folder, lambda place: (place / MANIFEST).write_text(json.dumps({"refused": message})))
+        keep(folder, MANIFEST, lambda place: (place / MANIFEST).write_text(json.dumps({"refused": message})))
         raise ModelError(message, hint=INSTEAD) from error
     shorten(graph)
     return graph, proof
@@ -186,38 +178,13 @@ def write(folder: Path, graph: ov.Model, proof: dict[str, Tensor]) -> str | None
     """Keep a conversion. Returns why that was not possible, or None."""
 
     def save(place: Path) -> None:
-        need, free = 4 * facts_of(graph).num_parameters + 2**24, shutil.disk_usage(place).free
-        if free < need:
-            raise OSError(f"it needs {need // 2**20:,} MB in `{place.parent}`, where {free // 2**20:,} are free")
+        check_space(place, 4 * facts_of(graph).num_parameters + 2**24)
         ov.save_model(graph, place / GRAPH, compress_to_fp16=False)
         save_file(proof, place / PROOF)
         core().read_model(place / GRAPH)  # a disk that filled up half-way leaves a file that is too short
         (place / MANIFEST).write_text(json.dumps(_manifest(place)))
 
-    return _keep(folder, save)
-
-
-def _keep(folder: Path, save: Callable[[Path], Any]) -> str | None:
-    """Fill a folder under another name, then give it its own, so that half an entry never looks like one."""
-    place = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for old in folder.parent.glob(f"{folder.name}.*"):
-            if time.time() - old.stat().st_mtime > ABANDONED:
-                shutil.rmtree(old, ignore_errors=True)
-        place = Path(mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-        save(place)
-        try:
-            os.replace(place, folder)
-        except OSError:
-            if not (folder / MANIFEST).is_file():  # else another process was faster
-                raise
-        return None
-    except (OSError, RuntimeError) as error:  # OpenVINO raises the latter
-        return _first_line(error)
-    finally:
-        if place is not None:
-            shutil.rmtree(place, ignore_errors=True)
+    return keep(folder, MANIFEST, save)
 
 
 def _first_line(error: BaseException) -> str:

@@ -70,6 +70,8 @@ WORDS = {  # what is typed -> what the error says, what the hint says
     "demo --max-new-tokens 0": ("max_new_tokens cannot be 0", ""),
     "bench --repeat 0": ("option `--repeat` cannot be 0", "at least once"),
     "bench --check --temperature 1": ("`--check`", "--temperature 0"),
+    "bench --grow-target 4x,big": ("a target cannot grow `big`", "such as `4x,16x`"),
+    "bench --grow-target 0x": ("a target cannot grow `0x`", "from 1x"),
     "bench --limit 0": ("option `--limit` cannot be 0", ""),
     "methods --json --markdown": ("`--json` and `--markdown` cannot be combined", "choose one"),
     "chta": ("unknown command `chta`", "did you mean `chat`?"),
@@ -140,6 +142,15 @@ def test_broken_weights(run: Run, tmp_path: Path) -> None:
     check(
         run, ["generate", "Hi", "--target", str(folder)], "no model.safetensors", "give a folder that has the weights"
     )
+
+
+def test_a_target_that_does_not_grow(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "target"
+    shutil.copytree(PAIR / "target", folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"model_type": "gemma"}))
+    args = ["bench", "--target", str(folder), "--draft", "builtin:pair", "--grow-target", "4x", "--no-baseline"]
+    check(run, args, "a `gemma` model, which does not grow", "llama")
 
 
 def test_debug_shows_where_it_happened(run: Run) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import foretoken
@@ -67,3 +69,29 @@ def test_in_half_precision_the_check_is_made_in_float32(run: Run, stand_ins: Non
     bad = run(*half, "--accept", "liar")
     assert bad.code == 3
     assert bad.record["check"]["differing"] == ["fixed:2", "confidence"]
+
+
+def test_every_grown_target_has_its_own_record_and_files(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    few = ("bench", *SMALL, "--no-baseline", "--limit", "1", "--grow-target", "1x,4x", "--backend", "torch", "--check")
+    files = ("--csv", str(tmp_path / "table.csv"), "--answers", str(tmp_path / "answers"))
+    result = run(*few, *files, "--json")
+    assert (result.code, result.err) == (0, "")
+    small, large = result.records
+    assert [one["config"]["target"] for one in result.records] == ["builtin:pair 1x", "builtin:pair 4x"]
+    assert {one["config"]["draft_model"] for one in result.records} == {"builtin:pair"}
+    assert [row["block_efficiency"] for row in small["methods"]] == [
+        row["block_efficiency"] for row in large["methods"]
+    ]
+    assert [s["token_ids"] for s in small["samples"]] == [s["token_ids"] for s in large["samples"]]
+    assert (large["growth"]["factor"], large["growth"]["width"], large["growth"]["depth"]) == (4, 2, 1)
+    assert large["growth"]["num_parameters"] > 3.5 * small["growth"]["num_parameters"]
+    assert (Path(large["growth"]["folder"]) / "tokenizer.json").is_file()
+    for growth in ("1x", "4x"):
+        lines = (tmp_path / f"table-{growth}.csv").read_text().splitlines()
+        assert all(line.startswith(f"builtin:pair {growth},") for line in lines[1:])
+        assert (tmp_path / f"answers-{growth}" / "fixed-2.jsonl").is_file()
+    shown = run(*few[:-3], "--csv", str(tmp_path / "table.csv"))
+    assert shown.out.index("builtin:pair 1x: 1 prompts") < shown.out.index("builtin:pair 4x: 1 prompts")

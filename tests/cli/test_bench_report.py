@@ -12,6 +12,7 @@ import pytest
 
 import foretoken
 from foretoken.bench.html import page
+from foretoken.bench.profile import STATIONS
 from foretoken.bench.run import Sample
 from foretoken.types import Counts
 from tests.cli.conftest import Run
@@ -62,7 +63,7 @@ def written(run: Run, tmp_path: Path) -> tuple[dict[str, Any], str]:
     file = tmp_path / "report.html"
     result = run(
         *("bench", "--limit", "2", "--max-new-tokens", "12", "--dtype", "float32", "--check", "--json"),
-        *("--simulate", "--draft-costs", "here,0.1"),
+        *("--profile", "--simulate", "--draft-costs", "here,0.1"),
         *("--methods", METHODS, "--html", str(file), "--answers", str(tmp_path / "answers")),
     )
     assert (result.code, result.err) == (0, "")
@@ -97,13 +98,19 @@ def test_names_from_a_file_cannot_write_into_the_page(written: tuple[dict[str, A
 
 def test_the_json_is_as_documented(written: tuple[dict[str, Any], str]) -> None:
     record, _ = written
-    sections = re.split(r"^##+ ", DOCS.read_text(), flags=re.MULTILINE)[1:]
-    top, rows, samples, simulated = (re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) for section in sections)
+    sections = [part for part in re.split(r"^##+ ", DOCS.read_text(), flags=re.MULTILINE) if "\n| --- | --- |" in part]
+    top, rows, samples, stations, simulated = (
+        re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) for section in sections
+    )
     assert set(top) == set(record)
     assert [set(one) for one in record["simulation"]] == [set(simulated)] * 2
     assert [one["measured"] for one in record["simulation"]] == [True, False]
     assert record["simulation"][1]["draft_cost"] == 0.1
-    listed = set(re.findall(r"`(\w+)`", sections[3].partition("one row per method")[2])) - {"plain", "oracle"}
+    assert stations == list(record["samples"][0]["stations"]) == list(STATIONS)
+    assert all(set(row["profile"]["shares"]) == set(STATIONS) for row in record["methods"])
+    named = sections[1].partition("where the time of a step goes:")[2].partition(" |")[0]
+    assert set(re.findall(r"`(\w+)`", named)) == set(record["methods"][0]["profile"])
+    listed = set(re.findall(r"`(\w+)`", sections[4].partition("one row per method")[2])) - {"plain", "oracle"}
     assert all(set(row) == listed for one in record["simulation"] for row in one["methods"])
     assert rows
     assert all(set(rows) == set(row) for row in record["methods"])

@@ -1,6 +1,7 @@
 """The OpenVINO backend against torch, in float32, and the conversions it keeps on disk."""
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -171,7 +172,7 @@ def converted_once(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFact
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         load(checkpoint)
-        return store.home()
+        return store.home("openvino")
 
 
 @pytest.fixture
@@ -269,7 +270,7 @@ def test_an_interrupted_conversion_leaves_nothing(
     killed, running = (here / f"{store.key(checkpoint)}.{name}" for name in ("killed", "running"))
     for folder in (killed, running):
         folder.mkdir()
-    store.os.utime(killed, (0, 0))
+    os.utime(killed, (0, 0))
     assert load(checkpoint).note is None
     assert entries(here) == [here / store.key(checkpoint), running]
 

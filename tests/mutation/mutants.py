@@ -250,8 +250,8 @@ MUTANTS = [
     Mutant(
         "drafting goes on after a stop token",
         "draft/model.py",
-        "ended.append(drawn in rows[b].request.stop_token_ids)",
-        "ended.append(False)",
+        "ended = drawn in rows[b].request.stop_token_ids",
+        "ended = False",
         EDGES,
     ),
     Mutant(

@@ -1,0 +1,64 @@
+"""Folders that are made once and kept on disk: filled under another name, so that half of one never looks like one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+ABANDONED = 3600.0  # seconds after which a half-filled folder is nobody's any more
+
+
+def home(kind: str) -> Path:
+    """Where folders of that kind are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foretoken" / kind
+
+
+def keep(folder: Path, last: str, fill: Callable[[Path], Any]) -> str | None:
+    """Fill a folder under another name, then give it its own.
+
+    Args:
+        folder: what it shall be called.
+        last: a file in it by which one that another process made meanwhile is known to be whole.
+        fill: writes the files into the folder it is given.
+
+    Returns:
+        Why that was not possible, or None.
+    """
+    place = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for old in folder.parent.glob(f"{folder.name}.*"):
+            if time.time() - old.stat().st_mtime > ABANDONED:
+                shutil.rmtree(old, ignore_errors=True)
+        place = Path(mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        fill(place)
+        try:
+            os.replace(place, folder)
+        except OSError:
+            if not (folder / last).is_file():  # else another process was faster
+                raise
+        return None
+    except (OSError, RuntimeError) as error:  # OpenVINO raises the latter
+        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    finally:
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def check_space(place: Path, need: int) -> None:
+    """Refuse to fill a folder that the disk has no room for.
+
+    Args:
+        place: the folder.
+        need: bytes.
+
+    Raises:
+        OSError: there is less space.
+    """
+    if (free := shutil.disk_usage(place).free) < need:
+        raise OSError(f"it needs {need // 2**20:,} MB in `{place.parent}`, where {free // 2**20:,} are free")

@@ -1,0 +1,67 @@
+"""`bench/gpu.sh`, without a GPU: what it asks for exists, what it writes is whole, and it ends in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import foretoken
+
+ROOT = Path(foretoken.__file__).parent.parent
+REAL = f"""#!{sys.executable}
+import sys
+sys.argv[0] = "foretoken"
+sys.path.insert(0, {str(ROOT)!r})
+from foretoken.cli.main import main
+main()
+"""
+LINE = json.dumps({"hardware": {"gpu": "a GPU"}, "samples": [1], "prompts": [2], "config": {"target": "4x"}})
+
+
+def run(tmp_path: Path, command: str, *options: str, **settings: str) -> tuple[int, str, dict[str, Any] | None]:
+    """Exit code, stderr, and what was written, if anything was."""
+    program, result = tmp_path / "foretoken", tmp_path / "result.json"
+    program.write_text(command)
+    program.chmod(0o755)
+    env = os.environ | {"FORETOKEN": str(program), "PYTHON": sys.executable, "TMPDIR": str(tmp_path)} | settings
+    done = subprocess.run(
+        [str(ROOT / "bench" / "gpu.sh"), str(result), *options], env=env, capture_output=True, text=True, check=False
+    )
+    assert not list(tmp_path.glob("tmp.*"))
+    return done.returncode, done.stderr, json.loads(result.read_text()) if result.read_text() else None
+
+
+def test_a_small_run_on_a_cpu(tmp_path: Path) -> None:
+    small = {"GROW": "1x", "LIMIT": "1", "TOKENS": "3", "DEVICE": "cpu"}
+    code, errors, result = run(tmp_path, REAL, "--backend", "torch", "--dtype", "float32", **small)
+    assert code == 0, errors
+    assert result is not None
+    assert result["complete"]
+    assert result["device"]
+    (measured,), (profiled,) = result["runs"], result["profiles"]
+    assert measured["config"]["target"] == "builtin:pair 1x"
+    assert [row["profile"] for row in measured["methods"]] == [None] * len(measured["methods"])
+    assert all(row["profile"]["step_s"] > 0 for row in profiled["methods"])
+    assert not {"samples", "prompts"} & (set(measured) | set(profiled))
+
+
+def test_what_is_done_when_time_is_up_is_kept(tmp_path: Path) -> None:
+    slow = f"#!/bin/sh\necho '{LINE}'\nprintf '%s' '{{\"half'\nexec sleep 60\n"
+    code, errors, result = run(tmp_path, slow, ALLOWED="1")
+    assert (code, errors.count("time is up")) == (0, 2)
+    assert result is not None
+    assert (result["complete"], result["device"]) == (False, "a GPU")
+    assert result["runs"] == [{"hardware": {"gpu": "a GPU"}, "config": {"target": "4x"}}]
+    assert result["profiles"] == []
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_failure_is_handed_on(code: int, tmp_path: Path) -> None:
+    found, errors, result = run(tmp_path, f"#!/bin/sh\necho 'error: no such device' >&2\nexit {code}\n")
+    assert (found, errors, result) == (code, "error: no such device\n", None)
