@@ -51,7 +51,7 @@ def test_the_first_draft_forward_of_a_step_may_cost_more_than_the_next() -> None
 
 def test_another_width_costs_more_once() -> None:
     costs = MeasuredCosts(
-        {1: 0.1}, {1: 1.0, 4: 1.4, 8: 1.8}, 0.5, lambda tokens: 1 if tokens == 1 else 4 if tokens < 5 else 8
+        {1: 0.1, 2: 0.2}, {1: 1.0, 4: 1.4, 8: 1.8}, 0.5, lambda tokens: 1 if tokens == 1 else 4 if tokens < 5 else 8
     )
     assert costs.switch_s(4) == 0  # nothing was read yet
     for tokens, took in ((4, 1.4), (3, 1.4), (8, 2.3), (8, 1.8), (1, 1.5)):

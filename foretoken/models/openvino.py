@@ -100,8 +100,10 @@ class OpenVINOModel:
             seen = cache.pending + 1
             one = self.forward(tokens[:, :1], positions[:, :1], mask[:, :1, :seen], cache)
             two = self.forward(tokens[:, 1:], positions[:, 1:], mask[:, 1:], cache)
-            both = Scores(torch.cat([one.logits, two.logits], 1), torch.cat([one.hidden, two.hidden], 1))
-            return two if last == 1 else both
+            if last == 1:
+                return two
+            assert one.hidden is not None and two.hidden is not None
+            return Scores(torch.cat([one.logits, two.logits], 1), torch.cat([one.hidden, two.hidden], 1))
         reading = cache.begin(tokens, positions, mask)
         real = reading.tokens.shape[1]
         # Padding is scored as well, so that there are few sizes here, too.
