@@ -18,7 +18,7 @@ from foretoken.cli.bench_simulation import show_simulation, simulation
 from foretoken.cli.bench_table import show
 from foretoken.cli.command import grouped
 from foretoken.cli.hardware import hardware
-from foretoken.cli.loading import config_json, dtype_name, lossless, open_llm
+from foretoken.cli.loading import config_json, dtype_name, load_weights, lossless, open_llm
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions
 from foretoken.cli.output import note, print_json, progress, say
 from foretoken.cli.prompts import Source
@@ -63,6 +63,7 @@ def bench(
     llm = open_llm(models, output)
     drafting = _without_oracle(llm, drafting, sampling, quiet)
     requests = [sampling.request(llm, source.text) for source in sources]
+    load_weights(llm, output)
     with progress(f"loading {llm.target.location}", quiet) as update:
         from foretoken.bench.methods import variants
 

@@ -156,7 +156,9 @@ def _flat(values: Tensor) -> Any:
 def _settings(dtype: torch.dtype) -> dict[str, Any]:
     """What the CPU plugin is told. The types of keys and values are those of the graph's inputs."""
     precision = TYPES[dtype].get_type_name()
-    return {
+    # What meets compressed weights would be rounded to 8 bits as well, which is much faster, and no float32.
+    exact = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0} if dtype == torch.float32 else {}
+    return exact | {
         "INFERENCE_PRECISION_HINT": precision,
         "KV_CACHE_PRECISION": precision,
         "PERFORMANCE_HINT": "LATENCY",
