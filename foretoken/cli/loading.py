@@ -27,7 +27,7 @@ def open_llm(models: ModelOptions, output: OutputOptions) -> LLM:
     chosen = {station: _method(models, station) for station in ("length", "shape", "accept")}
     _check_draft(models)
     with progress(f"opening {models.target}", output.quiet):
-        _hush(output)
+        hush(output)
         from foretoken.llm import load
 
         llm = load(
@@ -116,7 +116,7 @@ def _check_draft(models: ModelOptions) -> None:
     )
 
 
-def _hush(output: OutputOptions) -> None:
+def hush(output: OutputOptions) -> None:
     """Keep the model libraries off stderr; a download may show its bar to someone who watches."""
     if output.debug:
         return

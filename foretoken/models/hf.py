@@ -211,6 +211,11 @@ class HFModel:
         """Number of weights, shared ones once."""
         return sum(weight.numel() for weight in self.model.parameters())
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights, shared ones once."""
+        return sum(weight.nbytes for weight in self.model.parameters())
+
     def new_cache(self, rows: int) -> TensorCache:
         """An empty cache of that many rows."""
         return TensorCache(self._num_layers, rows)

@@ -16,6 +16,7 @@ from foretoken.errors import ModelError
 from foretoken.models import threads
 from foretoken.models.base import KVCache
 from foretoken.models.openvino_graph import INSTEAD, facts_of, page
+from foretoken.models.openvino_weights import weight_bytes
 from foretoken.models.paged import PagedCache, Reading
 from foretoken.types import Scores
 
@@ -59,6 +60,7 @@ class OpenVINOModel:
         hidden_size: H.
         readable: tokens the input embedding has.
         num_parameters: number of weights.
+        weight_bytes: bytes of weights.
         note: what the user should know about how it was loaded, or None.
     """
 
@@ -70,6 +72,7 @@ class OpenVINOModel:
         facts = facts_of(graph)
         self.readable, self.num_parameters = facts.readable, facts.num_parameters
         self._layers = facts.layers
+        self.weight_bytes = weight_bytes(graph, dtype.itemsize)
         page(graph, TYPES[dtype])
         compiled = core().compile_model(graph, "CPU", _settings(dtype))
         self.hidden_size = compiled.output(1).partial_shape[2].get_length()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import gcd
+from math import gcd, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,6 +108,13 @@ def pack(graph: ov.Model, packed: dict[str, Packed]) -> None:
         if codes.ndim == 3:
             entries = op.reshape(entries, np.array(node.shape), False)
         node.output(0).replace(entries.output(0))
+
+
+def weight_bytes(graph: ov.Model, itemsize: int) -> int:
+    """Bytes of all matrices as they are multiplied: packed ones as they are, others in the type of arithmetic."""
+    matrices = [n for n in graph.get_ordered_ops() if n.get_type_name() == "Constant" and len(n.shape) > 1]
+    packed = (ov.Type.u8, ov.Type.u4)
+    return sum(n.get_byte_size() if n.get_element_type() in packed else prod(n.shape) * itemsize for n in matrices)
 
 
 def shorten(graph: ov.Model) -> None:

@@ -25,7 +25,7 @@ def calibrate(target: LanguageModel, draft: LanguageModel | None) -> MeasuredCos
     seconds: dict[tuple[int, int], list[float]] = {}
     for turn in range(ROUNDS + 1):
         for model, size in runs:
-            took = _forward(model, size, caches[id(model)])
+            took = forward_s(model, size, caches[id(model)])
             if turn:
                 seconds.setdefault((id(model), size), []).append(took)
         if turn and perf_counter() > deadline:
@@ -38,7 +38,7 @@ def calibrate(target: LanguageModel, draft: LanguageModel | None) -> MeasuredCos
 
 
 @torch.inference_mode()
-def _forward(model: LanguageModel, size: int, cache: KVCache) -> float:
+def forward_s(model: LanguageModel, size: int, cache: KVCache) -> float:
     """Seconds of reading that many tokens, which are forgotten again."""
     positions = torch.arange(CONTEXT, CONTEXT + size)[None]
     mask = torch.ones(1, size, size, dtype=torch.bool).tril()
