@@ -101,16 +101,8 @@ def load(
     }
     if draft == "model":
         raise ConfigError("the drafter `model` needs a draft model", hint="give its folder or hub id with `--draft`")
-    llm = LLM(
-        target,
-        draft,
-        methods,
-        dtype=dtype,
-        device=device,
-        backend=backend,
-        quantization=quantization,
-        trust_remote_code=trust_remote_code,
-    )
+    how = {"dtype": dtype, "device": device, "backend": backend, "quantization": quantization}
+    llm = LLM(target, draft, methods, **how, trust_remote_code=trust_remote_code)
     if weights:
         llm.prepare()
     return llm

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -130,12 +131,11 @@ def convert(
         ModelError: the model does not convert.
     """
     _tell(1, f"{checkpoint}", "reading its weights")
-    model, packed = weights().eval(), {}
+    model = weights().eval()
+    packed = {} if checkpoint.quantization == "none" else round_weights(model, checkpoint.quantization)
+    proof = expect(model, checkpoint.max_length)
+    _tell(2, f"{checkpoint}", "tracing it")
     try:
-        if checkpoint.quantization != "none":
-            packed = round_weights(model, checkpoint.quantization)
-        proof = expect(model, checkpoint.max_length)
-        _tell(2, f"{checkpoint}", "tracing it")
         graph = trace(model, checkpoint.max_length)
         pack(graph, packed)
     except (MemoryError, KeyboardInterrupt):
@@ -194,8 +194,9 @@ def tidy(folder: Path) -> bool:
     """Whether an interrupted conversion left something behind, which goes unless another process may be at it."""
     left = list(folder.parent.glob(f"{folder.name}.*"))
     for old in left:
-        if time.time() - old.stat().st_mtime > ABANDONED:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):  # it was finished meanwhile
+            if time.time() - old.stat().st_mtime > ABANDONED:
+                shutil.rmtree(old, ignore_errors=True)
     return bool(left)
 
 

@@ -169,7 +169,10 @@ class Checkpoint:
                 with _quiet():
                     return openvino_store.load(self, lambda: self._read(torch.float32), number, vocab_size)
             except ModelError as error:
-                if backend == "openvino" or self.quantization != "none":
+                if self.quantization != "none":
+                    hint = f"use its weights as they are: those in {self.quantization} run on OpenVINO only"
+                    raise ModelError(str(error), hint=hint) from error
+                if backend == "openvino":
                     raise
                 note = f"{self} runs on torch: {error}"
         elif backend == "auto" and where.type == "cpu":

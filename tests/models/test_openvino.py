@@ -449,6 +449,9 @@ def test_what_openvino_would_get_wrong_runs_on_torch(name: str, why: str, tmp_pa
     checkpoint = save(name, tmp_path / name)
     with pytest.raises(ModelError, match=why):
         load(checkpoint)
+    with pytest.raises(ModelError, match=why) as caught:
+        Checkpoint(str(checkpoint.path), "target", quantization="int8").load("float32", "cpu")
+    assert "as they are" in str(caught.value.hint)
     model = checkpoint.load("float32", "cpu")
     assert model.backend == "torch"
     assert why in str(model.note)
