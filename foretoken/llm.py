@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, overload
 
-from foretoken.config import DEFAULT_TARGET, DEFAULTS, Method
+from foretoken.config import DEFAULT_TARGET, DEFAULTS, QUANTIZATIONS, Method
 from foretoken.costs import Costs
 from foretoken.engine import Engine, check_fit, check_request
 from foretoken.errors import ConfigError, ModelError, RequestError
@@ -60,6 +60,7 @@ def load(
     dtype: str = "auto",
     device: str = "auto",
     backend: str = "auto",
+    quantization: str = "none",
     trust_remote_code: bool = False,
     weights: bool = True,
 ) -> LLM:
@@ -67,8 +68,8 @@ def load(
 
     Args:
         target: `builtin:pair`, a local folder, or a hub id.
-        draft: a draft model (same forms), a drafter that needs none (`none`), or None: the built-in draft for the
-            built-in target, `none` for others.
+        draft: a draft model (same forms), "int8" or "int4" (the target's own weights, compressed), a drafter that needs
+            none (`none`), or None: the built-in draft for the built-in target, `none` for others.
         length: length policy, `name` or `name:value` (`fixed:4`).
         shape: tree shape.
         accept: acceptance rule.
@@ -76,6 +77,8 @@ def load(
         dtype: "auto", "float32", "bfloat16" or "float16".
         device: "auto", "cpu", "cuda", ...
         backend: what runs the models: "torch", "openvino" (on a CPU), or "auto", which takes OpenVINO where it can.
+        quantization: "int8" or "int4" compresses the target's weights, on OpenVINO only. Lossy: the target is then
+            the compressed model, and its text is what drafting does not change.
         trust_remote_code: run Python code that comes with a checkpoint.
         weights: load the weights now, rather than with the first request.
 
@@ -98,7 +101,8 @@ def load(
     }
     if draft == "model":
         raise ConfigError("the drafter `model` needs a draft model", hint="give its folder or hub id with `--draft`")
-    llm = LLM(target, draft, methods, dtype=dtype, device=device, backend=backend, trust_remote_code=trust_remote_code)
+    how = {"dtype": dtype, "device": device, "backend": backend, "quantization": quantization}
+    llm = LLM(target, draft, methods, **how, trust_remote_code=trust_remote_code)
     if weights:
         llm.prepare()
     return llm
@@ -116,16 +120,25 @@ class LLM:
         dtype: str = "auto",
         device: str = "auto",
         backend: str = "auto",
+        quantization: str = "none",
         trust_remote_code: bool = False,
     ) -> None:
         where = pick_device(device)
         pick_dtype(dtype, where)
-        pick_backend(backend, where)
+        own = draft in QUANTIZATIONS[1:]  # the target's own weights
+        for needed in (quantization, draft if own else "none"):
+            pick_backend(backend, where, needed)
+        if own and draft == quantization:
+            raise ConfigError(
+                f"the draft `{draft}` would be the target itself", hint="compress the target less, or draft by a model"
+            )
         self._dtype, self._device, self._backend = dtype, device, backend
         self._choose(methods)
-        self.target = Checkpoint(target, "target", trust_remote_code=trust_remote_code)
+        self.target = Checkpoint(target, "target", trust_remote_code=trust_remote_code, quantization=quantization)
         self.draft: Checkpoint | None = None
-        if self._types["draft"].uses_model:
+        if own:
+            self.draft = Checkpoint(target, "target", trust_remote_code=trust_remote_code, quantization=draft)
+        elif self._types["draft"].uses_model:
             self.draft = Checkpoint(draft, "draft", trust_remote_code=trust_remote_code)
             if why := self.tokenizer.conflict(self.draft.tokenizer):
                 raise ModelError(

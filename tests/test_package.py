@@ -13,7 +13,7 @@ from foretoken.registry import METHODS
 ROOT = Path(foretoken.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 METHODS_AND_TOOLS = ("draft", "length", "shape", "accept", "serve", "train", "bench", "data", "cli")
-CORE_LINES = 2700
+CORE_LINES = 2800  # compressed weights and what goes wrong with conversions took the last 90
 FILE_LINES, FUNCTION_LINES, STEP_LINES = 250, 60, 16
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # Files of a station that are no methods: what every method follows, and what several use.

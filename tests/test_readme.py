@@ -50,8 +50,10 @@ def test_the_marked_answer_is_what_the_command_prints(
 
 
 def test_every_command_it_names_exists(blocks: list[tuple[str, str]]) -> None:
-    named = set(re.findall(r"foretoken (generate|chat|demo|bench|train|methods)\b", README.read_text(encoding="utf-8")))
-    assert named == {"generate", "demo", "bench", "train", "methods"} | (named & {"chat"})
+    named = set(
+        re.findall(r"foretoken (generate|chat|demo|doctor|bench|train|methods)\b", README.read_text(encoding="utf-8"))
+    )
+    assert named == {"generate", "demo", "doctor", "bench", "train", "methods"} | (named & {"chat"})
     makefile = (README.parent / "Makefile").read_text()
     for target in re.findall(r"\bmake (\w+)", README.read_text(encoding="utf-8")):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

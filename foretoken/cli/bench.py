@@ -18,7 +18,7 @@ from foretoken.cli.bench_simulation import show_simulation, simulation
 from foretoken.cli.bench_table import show, show_profile
 from foretoken.cli.command import grouped
 from foretoken.cli.hardware import hardware
-from foretoken.cli.loading import config_json, dtype_name, lossless, open_llm
+from foretoken.cli.loading import config_json, dtype_name, load_weights, lossless, open_llm
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions
 from foretoken.cli.output import note, print_json, progress, say
 from foretoken.cli.prompts import Source
@@ -115,7 +115,8 @@ def _run(
     from foretoken.bench.run import interleave
 
     quiet = output.quiet
-    with progress(f"loading {llm.target.location}", quiet) as update:
+    load_weights(llm, output)
+    with progress(f"preparing {llm.target.location}", quiet) as update:
         chosen = variants(llm, drafting, requests, lambda done, of: update(f"oracle: {done} of {of} prompts"))
     with progress("warming up", quiet) as update:
         done = interleave(

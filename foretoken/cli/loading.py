@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from foretoken.cli.options import ModelOptions, OutputOptions
 from foretoken.cli.output import note, progress, say, shows_progress
-from foretoken.config import Method
+from foretoken.config import QUANTIZATIONS, Method
 from foretoken.errors import ConfigError, did_you_mean
 from foretoken.registry import METHODS
 
@@ -27,7 +27,7 @@ def open_llm(models: ModelOptions, output: OutputOptions) -> LLM:
     chosen = {station: _method(models, station) for station in ("length", "shape", "accept")}
     _check_draft(models)
     with progress(f"opening {models.target}", output.quiet):
-        _hush(output)
+        hush(output)
         from foretoken.llm import load
 
         llm = load(
@@ -40,25 +40,33 @@ def open_llm(models: ModelOptions, output: OutputOptions) -> LLM:
             dtype=models.dtype,
             device=models.device,
             backend=models.backend,
+            quantization=models.quantization,
             trust_remote_code=models.trust_remote_code,
             weights=False,
         )
     if not lossless(llm) and not output.quiet:
         say("warning", f"rule `{llm.methods['accept'].name}` is lossy: the text may differ from the target's own")
+    if (bits := llm.target.quantization) != "none" and not output.quiet:
+        say("warning", f"{bits} weights are lossy: the text is that of the compressed target, however it is drafted")
     return llm
 
 
 def load_weights(llm: LLM, output: OutputOptions) -> None:
     """Load what `open_llm` checked."""
-    with progress(f"loading {llm.target.location}", output.quiet):
-        llm.prepare()
-    notes = [model.note for model in llm.models if model is not None and model.note]
+    try:
+        with progress(f"loading {llm.target.location}", output.quiet):
+            llm.prepare()
+    except KeyboardInterrupt:
+        if not output.quiet:
+            note("interrupted while loading: nothing half-done was kept, and the next run starts afresh")
+        raise
+    notes = dict.fromkeys(model.note for model in llm.models if model is not None and model.note)
     for message in () if output.quiet else notes:
         note(message)
 
 
 def lossless(llm: LLM) -> bool:
-    """Whether the text has exactly the target's distribution, which only the acceptance rule decides."""
+    """Whether the text has exactly the target's distribution (compressed, if it is), which only the rule decides."""
     return bool(llm.methods["accept"].type.lossless)
 
 
@@ -79,6 +87,8 @@ def config_json(llm: LLM, request: Request) -> dict[str, Any]:
         "dtype": dtype_name(llm),
         "device": str(target.device),
         "backend": target.backend,
+        "quantization": llm.target.quantization,
+        "draft_quantization": llm.draft.quantization if llm.draft else None,
         **methods,
         "sampling": sampling,
         "max_new_tokens": request.max_new_tokens,
@@ -97,15 +107,16 @@ def _method(models: ModelOptions, station: str) -> Method:
 def _check_draft(models: ModelOptions) -> None:
     """Refuse a word that is neither a drafter nor looks like a model, rather than ask the hub for it."""
     draft = models.draft
-    if draft is None or draft in METHODS["draft"] or "/" in draft or ":" in draft or Path(draft).is_dir():
+    words = {*METHODS["draft"], *QUANTIZATIONS}
+    if draft is None or draft in words or "/" in draft or ":" in draft or Path(draft).is_dir():
         return
     raise ConfigError(
         f"unknown drafter `{draft}`",
-        hint=f"{did_you_mean(draft, METHODS['draft'])}; a folder must exist, and a hub id is written owner/name",
+        hint=f"{did_you_mean(draft, words)}; a folder must exist, and a hub id is written owner/name",
     )
 
 
-def _hush(output: OutputOptions) -> None:
+def hush(output: OutputOptions) -> None:
     """Keep the model libraries off stderr; a download may show its bar to someone who watches."""
     if output.debug:
         return

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from foretoken import __version__
-from foretoken.cli import bench, chat, demo, generate, methods, train
+from foretoken.cli import bench, chat, demo, doctor, generate, methods, train
 from foretoken.cli.command import Command, UsageError, usage_error
 from foretoken.cli.help import Help, epilog
 from foretoken.cli.output import say
@@ -85,6 +85,7 @@ def root(
 app.command(cls=Command, epilog=epilog(generate.EXAMPLES))(generate.generate)
 app.command(cls=Command, epilog=epilog(chat.EXAMPLES))(chat.chat)
 app.command(cls=Command, epilog=epilog(demo.EXAMPLES))(demo.demo)
+app.command(cls=Command, epilog=epilog(doctor.EXAMPLES))(doctor.doctor)
 app.command(cls=Command, epilog=epilog(bench.EXAMPLES))(bench.bench)
 app.command(cls=Command, epilog=epilog(methods.EXAMPLES))(methods.methods)
 training = typer.Typer(cls=Group, rich_markup_mode=None, help="Train what has to be trained before it helps.")

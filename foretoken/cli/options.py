@@ -31,8 +31,8 @@ class ModelOptions:
         str | None,
         in_models(
             metavar="DRAFTER",
-            help="Draft model (same forms), or a drafter that needs none. Default: the built-in draft for the built-in "
-            "target, else `none`.",
+            help="Draft model (same forms), `int8` or `int4` (the target's own weights, compressed), or a drafter that "
+            "needs none. Default: the built-in draft for the built-in target, else `none`.",
         ),
     ] = None
     length: Annotated[str, in_models(metavar="POLICY", help="How deep to draft: NAME or NAME:VALUE.")] = DEFAULTS[
@@ -44,6 +44,9 @@ class ModelOptions:
     dtype: Annotated[str, in_models(metavar="DTYPE", help="auto, float32, bfloat16 or float16.")] = "auto"
     device: Annotated[str, in_models(metavar="DEVICE", help="auto, cpu, cuda, ...")] = "auto"
     backend: Annotated[str, in_models(metavar="NAME", help="auto, torch, or openvino (CPU).")] = "auto"
+    quantization: Annotated[
+        str, in_models(metavar="BITS", help="none, or int8 or int4 weights of the target: lossy (OpenVINO only).")
+    ] = "none"
     trust_remote_code: Annotated[
         bool, in_models("--trust-remote-code", help="Run Python code that comes with a model.")
     ] = False

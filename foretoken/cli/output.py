@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -72,10 +73,33 @@ def shows_progress(quiet: bool) -> bool:
 
 @contextmanager
 def progress(message: str, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A spinner while the block runs, if someone is watching; call what it yields to change the message."""
+    """A spinner while the block runs, if someone is watching; call what it yields to change the message.
+
+    It also shows what the library logs meanwhile, such as how far a conversion is.
+    """
     if not shows_progress(quiet):
         yield lambda message: None
         return
     # Few frames: a busy spinner would take time from what is measured.
     with stderr().status(Text(message, "dim"), refresh_per_second=4) as status:
-        yield lambda message: status.update(Text(message, "dim"))
+
+        def update(message: str) -> None:
+            status.update(Text(message, "dim"))
+
+        with _heard(update):
+            yield update
+
+
+@contextmanager
+def _heard(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell what the library logs while the block runs."""
+    log, handler = logging.getLogger("foretoken"), logging.Handler()
+    handler.emit = lambda record: tell(record.getMessage())  # type: ignore[method-assign]
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

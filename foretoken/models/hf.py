@@ -215,6 +215,11 @@ class HFModel:
         """How many tokens a forward of so many really reads: no padding here."""
         return tokens
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights, shared ones once."""
+        return sum(weight.nbytes for weight in self.model.parameters())
+
     def new_cache(self, rows: int) -> TensorCache:
         """An empty cache of that many rows."""
         return TensorCache(self._num_layers, rows)

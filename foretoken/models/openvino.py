@@ -16,6 +16,7 @@ from foretoken.errors import ModelError
 from foretoken.models import threads
 from foretoken.models.base import KVCache
 from foretoken.models.openvino_graph import INSTEAD, facts_of, page
+from foretoken.models.openvino_weights import weight_bytes
 from foretoken.models.paged import PagedCache, Reading, padded
 from foretoken.types import Scores
 
@@ -60,6 +61,7 @@ class OpenVINOModel:
         hidden_size: H.
         readable: tokens the input embedding has.
         num_parameters: number of weights.
+        weight_bytes: bytes of weights.
         note: what the user should know about how it was loaded, or None.
     """
 
@@ -71,6 +73,7 @@ class OpenVINOModel:
         facts = facts_of(graph)
         self.readable, self.num_parameters = facts.readable, facts.num_parameters
         self._layers = facts.layers
+        self.weight_bytes = weight_bytes(graph, dtype.itemsize)
         page(graph, TYPES[dtype])
         compiled = core().compile_model(graph, "CPU", _settings(dtype))
         self.hidden_size = compiled.output(1).partial_shape[2].get_length()
@@ -102,8 +105,8 @@ class OpenVINOModel:
             two = self.forward(tokens[:, 1:], positions[:, 1:], mask[:, 1:], cache)
             if last == 1:
                 return two
-            assert one.hidden is not None and two.hidden is not None
-            return Scores(torch.cat([one.logits, two.logits], 1), torch.cat([one.hidden, two.hidden], 1))
+            hidden = torch.cat([read.hidden for read in (one, two) if read.hidden is not None], 1)
+            return Scores(torch.cat([one.logits, two.logits], 1), hidden)
         reading = cache.begin(tokens, positions, mask)
         real = reading.tokens.shape[1]
         # Padding is scored as well, so that there are few sizes here, too.
@@ -188,7 +191,9 @@ class _Inputs:
 def _settings(dtype: torch.dtype) -> dict[str, Any]:
     """What the CPU plugin is told. The types of keys and values are those of the graph's inputs."""
     precision = TYPES[dtype].get_type_name()
-    return {
+    # What meets compressed weights would be rounded to 8 bits as well, which is much faster, and no float32.
+    exact = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0} if dtype == torch.float32 else {}
+    return exact | {
         "INFERENCE_PRECISION_HINT": precision,
         "KV_CACHE_PRECISION": precision,
         "PERFORMANCE_HINT": "LATENCY",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import openvino as ov
 import torch
 import transformers
@@ -20,16 +20,18 @@ from transformers import PreTrainedModel
 from foretoken import __version__
 from foretoken.errors import ModelError
 from foretoken.models.openvino import OpenVINOModel, check_dtype, core
-from foretoken.models.openvino_graph import INSTEAD, check_config, facts_of, trace
-from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
-from foretoken.models.store import check_space, home, keep
+from foretoken.models.openvino_graph import INSTEAD, check_config, trace
+from foretoken.models.openvino_weights import pack, round_weights, shorten
+from foretoken.models.proof import expect, says_the_same
+from foretoken.models.store import check_space, first_line, home, keep, tidy
 
 if TYPE_CHECKING:
     from foretoken.models.source import Checkpoint
 
+log = logging.getLogger("foretoken")
 FORMAT = 2  # of the files below; a new one leaves old entries alone
 GRAPH, WEIGHTS, PROOF, MANIFEST = "model.xml", "model.bin", "proof.safetensors", "manifest.json"
-FAR = 24  # tokens read at the end of the context, to prove that positions are followed there too
+ROOM = "free some space or let XDG_CACHE_HOME name another disk, or it is converted every time"
 
 
 def load(
@@ -62,18 +64,20 @@ def load(
         notes.append(f"the stored conversion of {checkpoint} {error}, so it was converted again")
         shutil.rmtree(folder, ignore_errors=True)
     if stored is None:
-        graph, proof = convert(checkpoint, weights, folder)
-        if why := write(folder, graph, proof):
-            notes.append(f"the conversion of {checkpoint} could not be kept: {why}")
-        # What was stored, so that the first run is like all others: more is fused in a graph that was read.
-        stored = (None if why else read(folder)) or (graph, proof)
+        if tidy(folder):
+            notes.append(f"an earlier conversion of {checkpoint} was cut short, so it was converted again")
+        stored, why = _store(folder, *convert(checkpoint, weights, folder), f"{checkpoint}")
+        if why:
+            notes.append(f"the conversion of {checkpoint} could not be kept: {why}; {ROOM}")
+        _tell(4, f"{checkpoint}", "compiling and proving it")
     graph, proof = stored
     try:
         model = OpenVINOModel(graph, dtype, checkpoint.max_length, vocab_size)
     except RuntimeError as error:
-        raise ModelError(f"OpenVINO cannot run {checkpoint} here: {_first_line(error)}", hint=INSTEAD) from error
+        raise ModelError(f"OpenVINO cannot run {checkpoint} here: {first_line(error)}", hint=INSTEAD) from error
     model.note = "; ".join(notes) or None
-    prove(model, proof, f"{checkpoint}")
+    if not says_the_same(model, proof):
+        raise ModelError(f"{checkpoint} does not say on OpenVINO what it says by itself", hint=INSTEAD)
     return model
 
 
@@ -81,7 +85,7 @@ def key(checkpoint: Checkpoint) -> str:
     """Name of a conversion: a hash of everything it depends on."""
     code = [file.read_bytes() for file in (checkpoint.path / "config.json", *sorted(checkpoint.path.glob("*.py")))]
     versions = [FORMAT, __version__, ov.__version__, transformers.__version__, torch.__version__]
-    content = [checkpoint.fingerprint, *(hashlib.sha256(part).hexdigest() for part in code)]
+    content = [checkpoint.fingerprint, checkpoint.quantization, *(hashlib.sha256(part).hexdigest() for part in code)]
     return hashlib.sha256(json.dumps([versions, content]).encode()).hexdigest()[:32]
 
 
@@ -117,14 +121,18 @@ def convert(
     Raises:
         ModelError: the model does not convert.
     """
+    _tell(1, f"{checkpoint}", "reading its weights")
     model = weights().eval()
+    packed = {} if checkpoint.quantization == "none" else round_weights(model, checkpoint.quantization)
     proof = expect(model, checkpoint.max_length)
+    _tell(2, f"{checkpoint}", "tracing it")
     try:
         graph = trace(model, checkpoint.max_length)
+        pack(graph, packed)
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # a tracer and a converter raise many kinds
-        message = f"`{model.config.model_type}` models do not convert to OpenVINO: {_first_line(error)}"
+        message = f"`{model.config.model_type}` models do not convert to OpenVINO: {first_line(error)}"
         message = str(error) if isinstance(error, ModelError) else message
         keep(folder, MANIFEST, lambda place: (place / MANIFEST).write_text(json.dumps({"refused": message})))
         raise ModelError(message, hint=INSTEAD) from error
@@ -132,63 +140,43 @@ def convert(
     return graph, proof
 
 
-@torch.no_grad()
-def expect(model: PreTrainedModel, max_length: int) -> dict[str, Tensor]:
-    """What the model makes of a few tokens by itself, at the beginning and at the end of its context."""
-    readable = int(model.get_input_embeddings().weight.shape[0])
-    far = torch.randint(readable, (1, min(FAR, max_length)), generator=torch.Generator().manual_seed(0))
-    places = torch.arange(max_length - far.shape[1], max_length)[None]
-    near = model(input_ids=probe(readable), use_cache=False).logits[:, 2:]
-    there = model(input_ids=far, position_ids=places, use_cache=False).logits[:, -8:]
-    return {"near": near.float().contiguous(), "far": far, "there": there.float().contiguous()}
+def _store(
+    folder: Path, graph: ov.Model, proof: dict[str, Tensor], name: str
+) -> tuple[tuple[ov.Model, dict[str, Tensor]], str | None]:
+    """Store a conversion and read it back, so that the first run is like all others: more is fused in what was read.
 
-
-def prove(model: OpenVINOModel, proof: dict[str, Tensor], name: str) -> None:
-    """Prove that the model follows mask, positions and cache, and says what the original says.
-
-    Raises:
-        ModelError: it does not.
+    Returns:
+        Graph and proof, as given where they could not be stored.
+        Why not, or None.
     """
-    found = read_with_detours(model.forward, model.new_cache(1), probe(model.readable))
-    far = proof["far"]
-    size = far.shape[1]
-    mask = torch.ones(1, size, size, dtype=torch.bool).tril()
-    places = torch.arange(model.max_length - size, model.max_length)[None]
-    there = model.forward(far, places, mask, model.new_cache(1), last=proof["there"].shape[1]).logits
-    worst = max(distance(found, proof["near"]), distance(there, proof["there"]))
-    if not worst < TOLERANCE[model.dtype]:
-        raise ModelError(f"{name} does not say on OpenVINO what it says by itself", hint=INSTEAD)
-
-
-def shorten(graph: ov.Model) -> None:
-    """Store weights that bfloat16 can hold exactly as such, which halves the file; arithmetic does not change."""
-    for node in graph.get_ordered_ops():
-        if node.get_type_name() != "Constant" or node.get_element_type() != ov.Type.f32:
-            continue
-        bits = node.data.view(np.uint32)
-        if bits.ndim > 1 and not (bits & 0xFFFF).any():
-            short = ov.Tensor(ov.Type.bf16, ov.Shape(bits.shape))
-            short.data[:] = (bits >> 16).astype(np.uint16).view(np.float16)  # numpy has no bfloat16; bits are bits
-            held = ov.op.Constant(short)
-            held.set_friendly_name(node.get_friendly_name())
-            node.output(0).replace(ov.opset13.convert(held, "f32").output(0))
-
-
-def write(folder: Path, graph: ov.Model, proof: dict[str, Tensor]) -> str | None:
-    """Keep a conversion. Returns why that was not possible, or None."""
 
     def save(place: Path) -> None:
-        check_space(place, 4 * facts_of(graph).num_parameters + 2**24)
+        check_space(place, _size(graph) + 2**24)
         ov.save_model(graph, place / GRAPH, compress_to_fp16=False)
         save_file(proof, place / PROOF)
         core().read_model(place / GRAPH)  # a disk that filled up half-way leaves a file that is too short
         (place / MANIFEST).write_text(json.dumps(_manifest(place)))
 
-    return keep(folder, MANIFEST, save)
+    _tell(3, name, f"writing {_size(graph) / 2**20:,.0f} MB to `{home('openvino')}`")
+    why = keep(folder, MANIFEST, save)
+    if not why:
+        try:
+            if stored := read(folder):
+                return stored, None
+            why = "it is gone"
+        except ValueError as error:
+            why = f"what was written {error}"
+    return (graph, proof), why
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _size(graph: ov.Model) -> int:
+    """Bytes of all constants."""
+    return sum(node.get_byte_size() for node in graph.get_ordered_ops() if node.get_type_name() == "Constant")
+
+
+def _tell(stage: int, name: str, what: str) -> None:
+    """Say how far a conversion is, to whoever listens."""
+    log.info("converting %s for OpenVINO, once (%d of 4): %s", name, stage, what)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

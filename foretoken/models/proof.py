@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from foretoken.models.base import KVCache
 from foretoken.types import Scores
@@ -13,6 +15,7 @@ from foretoken.types import Scores
 # How far logits may be from what they should be, in parts of their spread. Rounding stays well below; a mask or a
 # position that is not followed gives 0.25 and more in models that were trained.
 TOLERANCE = {torch.float64: 0.01, torch.float32: 0.01, torch.float16: 0.1, torch.bfloat16: 0.1}
+FAR = 24  # tokens read at the end of the context, to prove that positions are followed there too
 
 
 def probe(readable: int, device: torch.device | None = None) -> Tensor:
@@ -65,3 +68,31 @@ def distance(found: Tensor, expected: Tensor) -> float:
     spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
     # The mean, since half precision may send a token or two of a mixture of experts elsewhere.
     return float(((found - expected).norm(dim=-1) / spread).mean())
+
+
+@torch.no_grad()
+def expect(model: PreTrainedModel, max_length: int) -> dict[str, Tensor]:
+    """What a model makes of a few tokens by itself, at the beginning and at the end of its context."""
+    readable = int(model.get_input_embeddings().weight.shape[0])
+    far = torch.randint(readable, (1, min(FAR, max_length)), generator=torch.Generator().manual_seed(0))
+    places = torch.arange(max_length - far.shape[1], max_length)[None]
+    near = model(input_ids=probe(readable), use_cache=False).logits[:, 2:]
+    there = model(input_ids=far, position_ids=places, use_cache=False).logits[:, -8:]
+    return {"near": near.float().contiguous(), "far": far, "there": there.float().contiguous()}
+
+
+def says_the_same(model: Any, proof: dict[str, Tensor]) -> bool:
+    """Whether a conversion follows mask, positions and cache, and says what `expect` heard from the original.
+
+    Args:
+        model: a `LanguageModel` with `readable` and `dtype`.
+        proof: what `expect` returned.
+    """
+    found = read_with_detours(model.forward, model.new_cache(1), probe(model.readable))
+    far = proof["far"]
+    size = far.shape[1]
+    mask = torch.ones(1, size, size, dtype=torch.bool).tril()
+    places = torch.arange(model.max_length - size, model.max_length)[None]
+    there = model.forward(far, places, mask, model.new_cache(1), last=proof["there"].shape[1]).logits
+    worst = max(distance(found, proof["near"]), distance(there, proof["there"]))
+    return worst < TOLERANCE[model.dtype]

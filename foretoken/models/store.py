@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -32,9 +33,7 @@ def keep(folder: Path, last: str, fill: Callable[[Path], Any]) -> str | None:
     place = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for old in folder.parent.glob(f"{folder.name}.*"):
-            if time.time() - old.stat().st_mtime > ABANDONED:
-                shutil.rmtree(old, ignore_errors=True)
+        tidy(folder)
         place = Path(mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         fill(place)
         try:
@@ -44,10 +43,20 @@ def keep(folder: Path, last: str, fill: Callable[[Path], Any]) -> str | None:
                 raise
         return None
     except (OSError, RuntimeError) as error:  # OpenVINO raises the latter
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return first_line(error)
     finally:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def tidy(folder: Path) -> bool:
+    """Whether an interruption left something half-filled behind, which goes unless another process may be at it."""
+    left = list(folder.parent.glob(f"{folder.name}.*"))
+    for old in left:
+        with suppress(OSError):  # it was finished meanwhile
+            if time.time() - old.stat().st_mtime > ABANDONED:
+                shutil.rmtree(old, ignore_errors=True)
+    return bool(left)
 
 
 def check_space(place: Path, need: int) -> None:
@@ -62,3 +71,8 @@ def check_space(place: Path, need: int) -> None:
     """
     if (free := shutil.disk_usage(place).free) < need:
         raise OSError(f"it needs {need // 2**20:,} MB in `{place.parent}`, where {free // 2**20:,} are free")
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -57,14 +57,14 @@ def _round(
     """
     for index, size in enumerate(SIZES):
         for what in ("first", "again"):
-            yield what, size, _forwards(target, caches[0], size)
+            yield what, size, forwards_s(target, size, caches[0])
         if draft:
             count = (1, MANY)[index % 2]
-            yield "draft", count, _forwards(draft, caches[1], 1, count)
+            yield "draft", count, forwards_s(draft, 1, caches[1], count)
 
 
 @torch.inference_mode()
-def _forwards(model: LanguageModel, cache: KVCache, size: int, count: int = 1) -> float:
+def forwards_s(model: LanguageModel, size: int, cache: KVCache, count: int = 1) -> float:
     """Seconds of so many forwards that read that many tokens each, which are forgotten again."""
     begin = perf_counter()
     for done in range(count):

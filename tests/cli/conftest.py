@@ -78,7 +78,7 @@ def load_once(loaded: dict[tuple[Any, ...], HFModel], monkeypatch: pytest.Monkey
     read = Checkpoint.load
 
     def load(checkpoint: Checkpoint, *args: Any) -> HFModel:
-        key = (checkpoint.path, *args)
+        key = (checkpoint.path, checkpoint.quantization, *args)
         if key not in loaded:
             loaded[key] = read(checkpoint, *args)
         return loaded[key]

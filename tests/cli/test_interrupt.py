@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from foretoken.models.source import Checkpoint
 from tests.cli.conftest import QUESTION, Run
 
 LONG = ("--max-new-tokens", "40", "--dtype", "float32", "--length", "fixed:2")
@@ -76,6 +77,18 @@ def test_the_demo_concludes_from_what_is_done(run: Run, ctrl_c: CtrlC) -> None:
     ctrl_c(1)
     result = run(*demo)
     assert (result.code, result.record["prompts"], result.record["ratio"]) == (130, [], None)
+
+
+def test_loading_says_that_nothing_half_done_stays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "load", interrupted)
+    for words, said in ((), "nothing half-done was kept"), (("--quiet",), ""):
+        result = run("generate", QUESTION, *words)
+        assert (result.code, result.out) == (130, "")
+        assert said in result.err
+        assert bool(result.err) == bool(said)
 
 
 def test_a_real_signal_to_a_real_process() -> None:

@@ -130,11 +130,18 @@ def pair(name: str) -> tuple[PreTrainedModel, HFModel]:
 
 
 @functools.cache
-def converted(name: str) -> tuple[PreTrainedModel, Any]:
-    """As `pair`, with the second one on OpenVINO."""
+def converted(name: str, quantization: str = "none") -> tuple[PreTrainedModel, Any]:
+    """As `pair`, with the second one on OpenVINO, and the weights of both rounded."""
     from foretoken.models.openvino import OpenVINOModel
     from foretoken.models.openvino_graph import trace
+    from foretoken.models.openvino_weights import pack, round_weights
 
     model_type, settings = FAMILIES[name]
-    graph = trace(build(config(model_type, **settings)), MAX_LENGTH)
-    return build(config(model_type, **settings)), OpenVINOModel(graph, torch.float32, MAX_LENGTH)
+    theirs, ours = (build(config(model_type, **settings)) for _ in range(2))
+    packed = {}
+    if quantization != "none":
+        for model in (theirs, ours):
+            packed = round_weights(model, quantization)
+    graph = trace(ours, MAX_LENGTH)
+    pack(graph, packed)
+    return theirs, OpenVINOModel(graph, torch.float32, MAX_LENGTH)

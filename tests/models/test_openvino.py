@@ -1,5 +1,6 @@
 """The OpenVINO backend against torch, in float32, and the conversions it keeps on disk."""
 
+import errno
 import json
 import os
 import random
@@ -12,17 +13,20 @@ import pytest
 import torch
 
 import foretoken
-from foretoken.errors import ModelError
+from foretoken.config import QUANTIZATIONS
+from foretoken.errors import ConfigError, ModelError
 from foretoken.models import source, threads
 from foretoken.models.source import Checkpoint
 from foretoken.types import swap_remove
 
 from . import test_families
-from .drive import CLOSE, error, keep, random_tokens, read_chain
+from .drive import CLOSE, error, keep, random_tokens, read_chain, vanilla
 from .families import FAMILIES, MAX_LENGTH, build, config, converted, pair
 
 ov = pytest.importorskip("openvino", reason="needs the extra `openvino`")
 store = pytest.importorskip("foretoken.models.openvino_store")
+
+weights = pytest.importorskip("foretoken.models.openvino_weights")
 
 CONVERTED = ("llama", "qwen3", "opt")  # rotary embeddings; norms of queries and keys; learned positions
 
@@ -30,6 +34,7 @@ CONVERTED = ("llama", "qwen3", "opt")  # rotary embeddings; norms of queries and
 # Reading ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("name", CONVERTED)
 @pytest.mark.parametrize(
     "test",
@@ -39,8 +44,11 @@ CONVERTED = ("llama", "qwen3", "opt")  # rotary embeddings; norms of queries and
         test_families.test_ragged_rows_that_leave_and_join,
     ],
 )
-def test_what_every_family_must_do(test: Callable[[str], None], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(test_families, "pair", converted)
+def test_what_every_family_must_do(
+    test: Callable[[str], None], name: str, quantization: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compressed, too: against a model whose own weights are rounded alike."""
+    monkeypatch.setattr(test_families, "pair", lambda name: converted(name, quantization))
     test(name)
 
 
@@ -148,6 +156,87 @@ def test_greedy_texts_are_those_of_torch() -> None:
         assert model.models[0].backend == backend
         answers.append([answer.token_ids for answer in model.generate(prompts, max_new_tokens=40)])
     assert answers[0] == answers[1]
+
+
+# Compressed weights -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_entries_are_off_by_half_a_level_at_most(bits: int) -> None:
+    drawn = torch.randn(5, 96, generator=torch.Generator().manual_seed(0))
+    equal = torch.full((2, 64), -0.75)
+    for weight in (drawn, equal, torch.zeros(3, 64), drawn.abs() + 1):
+        packed = weights.quantize(weight, bits)
+        assert packed.codes.shape[2] == (weight.shape[1] if bits == 8 else 32 if weight.shape[1] == 96 else 64)
+        assert packed.codes.max() < 2**bits
+        off = abs(packed.unpacked() - weight.numpy()).reshape(packed.codes.shape)
+        # Another half where zero is not a multiple of the step, and must be a level all the same.
+        assert (off <= packed.scales * 1.001).all()
+    assert abs(weights.quantize(equal, bits).unpacked() - equal.numpy()).max() < 1e-6
+
+
+def test_rows_that_no_group_divides_get_eight_bits() -> None:
+    assert weights.quantize(torch.ones(2, 24), 4).bits == 8
+    assert weights.quantize(torch.ones(2, 48), 4).codes.shape == (2, 3, 16)
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS[1:])
+def test_compressed_weights_are_small_on_disk_and_keep_their_word(
+    quantization: str, checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smaller = Checkpoint(str(checkpoint.path), "target", quantization=quantization)
+    tokens = random_tokens(1, 1, 6)
+    full, model = load(checkpoint), load(smaller)
+    sizes = [(here / store.key(one) / "model.bin").stat().st_size for one in (checkpoint, smaller)]
+    assert sizes[1] < sizes[0] * (0.75 if quantization == "int8" else 0.65)  # the embedding is not tied, and stays
+    rounded = checkpoint._read(torch.float32).eval()
+    weights.round_weights(rounded, quantization)
+    logits = read_chain(model, model.new_cache(1), tokens)[0]
+    assert error(logits, vanilla(rounded, tokens[0])) < CLOSE
+    assert error(logits, read_chain(full, full.new_cache(1), tokens)[0]) > CLOSE
+    forbid_weights(monkeypatch)
+    assert torch.equal(logits, (again := load(smaller)) and read_chain(again, again.new_cache(1), tokens)[0])
+
+
+def test_what_has_no_linear_layers_is_refused(tmp_path: Path, here: Path) -> None:
+    folder = save("gpt2", tmp_path / "gpt2").path
+    with pytest.raises(ModelError, match="weights of `gpt2` models cannot be compressed"):
+        Checkpoint(str(folder), "target", quantization="int8").load("float32", "cpu")
+
+
+def test_a_target_drafts_by_its_own_compressed_weights() -> None:
+    prompts = ["What is 2 + 3?", "Name a colour, and say why you like it."]
+    plain = foretoken.load("builtin:pair", draft="none", dtype="float32").generate(prompts, max_new_tokens=30)
+    for draft in QUANTIZATIONS[1:]:
+        model = foretoken.load("builtin:pair", draft=draft, length="fixed:3", dtype="float32")
+        assert model.draft is not None
+        assert (model.draft.path, model.draft.quantization) == (model.target.path, draft)
+        drafted = model.generate(prompts, max_new_tokens=30)
+        assert [one.token_ids for one in drafted] == [one.token_ids for one in plain]
+        assert all(one.stats.acceptance_rate > 0.5 for one in drafted)
+
+
+def test_drafting_is_exact_for_a_compressed_target() -> None:
+    prompt = "Name a colour, and say why you like it."
+    plain = foretoken.load("builtin:pair", draft="none", quantization="int4", dtype="float32")
+    drafted = foretoken.load("builtin:pair", draft="int8", quantization="int4", length="fixed:3", dtype="float32")
+    answers = [model.generate(prompt, max_new_tokens=30).token_ids for model in (plain, drafted)]
+    assert answers[0] == answers[1]
+
+
+def test_where_compressed_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in ({"quantization": "int4"}, {"draft": "int4"}):
+        with pytest.raises(ModelError, match="weights in int4 run on OpenVINO only") as caught:
+            foretoken.load("builtin:pair", backend="torch", weights=False, **options)
+        assert "--backend torch" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match="would be the target itself"):
+        foretoken.load("builtin:pair", "int8", quantization="int8", weights=False)
+    with pytest.raises(ModelError, match="unknown quantization `int5`"):
+        foretoken.load("builtin:pair", quantization="int5", weights=False)
+    monkeypatch.setattr(source, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match="OpenVINO only") as caught:
+        foretoken.load("builtin:pair", "int4", weights=False)
+    assert "pip install" in str(caught.value.hint)
 
 
 # Loading ------------------------------------------------------------------------------------------------------------
@@ -266,21 +355,22 @@ def test_an_interrupted_conversion_leaves_nothing(
         with pytest.raises(KeyboardInterrupt):
             load(checkpoint)
     assert entries(here) == []
-    # One that was killed could not tidy up; the next conversion does, if it has been long enough.
+    # One that was killed could not tidy up; the next conversion does, if it has been long enough, and says so.
     killed, running = (here / f"{store.key(checkpoint)}.{name}" for name in ("killed", "running"))
     for folder in (killed, running):
         folder.mkdir()
     os.utime(killed, (0, 0))
-    assert load(checkpoint).note is None
+    assert "was cut short, so it was converted again" in load(checkpoint).note
     assert entries(here) == [here / store.key(checkpoint), running]
+    assert load(checkpoint).note is None
 
 
-@pytest.mark.parametrize("how", ["no room", "fills up", "no folder"])
+@pytest.mark.parametrize("how", ["no room", "fills up", "is full", "no folder"])
 def test_a_conversion_that_cannot_be_kept_is_used_all_the_same(
     how: str, checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if how == "no room":
-        monkeypatch.setattr(store.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     elif how == "fills up":
         save_model = ov.save_model
 
@@ -289,12 +379,53 @@ def test_a_conversion_that_cannot_be_kept_is_used_all_the_same(
             truncate(place.with_suffix(".bin"))
 
         monkeypatch.setattr(store.ov, "save_model", half)
+    elif how == "is full":
+
+        def full(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(store, "save_file", full)
     else:
         here.parent.parent.write_text("a file where the folder should be")
     model = load(checkpoint)
     assert "could not be kept: " in model.note
+    assert "free some space" in model.note
+    if how == "is full":
+        assert os.strerror(errno.ENOSPC) in model.note
     assert read_chain(model, model.new_cache(1), random_tokens(1, 1, 4)).isfinite().all()
     assert entries(here) == []
+    monkeypatch.undo()
+    if how != "no folder":  # once there is room, nothing is in the way
+        monkeypatch.setenv("XDG_CACHE_HOME", str(here.parent.parent))
+        assert load(checkpoint).note is None
+        assert len(entries(here)) == 1
+
+
+def test_what_comes_back_damaged_is_used_as_it_was_converted(
+    checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def damaging(place: Path, folder: Path) -> None:
+        flip(Path(place) / "model.bin")
+        replace(place, folder)
+
+    monkeypatch.setattr(os, "replace", damaging)
+    model = load(checkpoint)
+    assert "could not be kept: what was written is damaged" in model.note
+    monkeypatch.setattr(os, "replace", replace)
+    assert "converted again" in load(checkpoint).note
+    assert load(checkpoint).note is None
+
+
+def test_a_conversion_says_how_far_it_is(checkpoint: Checkpoint, here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "foretoken"):
+        load(checkpoint)
+        stages = [record.getMessage().partition(": ")[0][-7:] for record in caplog.records]
+        assert stages == ["1 of 4)", "2 of 4)", "3 of 4)", "4 of 4)"]
+        caplog.clear()
+        load(checkpoint)
+        assert not caplog.records
 
 
 def test_what_does_not_convert_is_refused_and_remembered(
@@ -318,6 +449,9 @@ def test_what_openvino_would_get_wrong_runs_on_torch(name: str, why: str, tmp_pa
     checkpoint = save(name, tmp_path / name)
     with pytest.raises(ModelError, match=why):
         load(checkpoint)
+    with pytest.raises(ModelError, match=why) as caught:
+        Checkpoint(str(checkpoint.path), "target", quantization="int8").load("float32", "cpu")
+    assert "as they are" in str(caught.value.hint)
     model = checkpoint.load("float32", "cpu")
     assert model.backend == "torch"
     assert why in str(model.note)
@@ -347,6 +481,8 @@ def test_choosing(checkpoint: Checkpoint, kept: Path, monkeypatch: pytest.Monkey
         source.pick_backend("openvino", torch.device("meta"))
     monkeypatch.setattr(source, "find_spec", lambda _: None)
     assert checkpoint.load("float32", "cpu").backend == "torch"
+    assert "pip install 'foretoken[openvino]'" in str(checkpoint.load("float32", "cpu").note)
+    assert checkpoint.load("float32", "cpu", None, "torch").note is None  # whoever asks for torch knows
     with pytest.raises(ModelError, match="not installed"):
         foretoken.load("builtin:pair", backend="openvino", weights=False)
 
@@ -355,6 +491,9 @@ def test_the_key_is_the_content(checkpoint: Checkpoint, tmp_path: Path) -> None:
     key = store.key(checkpoint)
     copied = Path(shutil.copytree(checkpoint.path, tmp_path / "elsewhere"))
     assert store.key(Checkpoint(str(copied), "draft")) == key
+    compressed = {store.key(Checkpoint(str(copied), "draft", quantization=bits)) for bits in QUANTIZATIONS}
+    assert len(compressed) == 3
+    assert key in compressed
     settings = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(settings | {"rms_norm_eps": 0.5}))
     assert store.key(Checkpoint(str(copied), "target")) != key

@@ -1,0 +1,143 @@
+"""Weights in 8 or 4 bits, which OpenVINO unpacks inside its matrix products: less to read per token."""
+
+from __future__ import annotations
+
+from math import gcd, prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import openvino as ov
+import torch
+from openvino import opset13 as op
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from foretoken.errors import ModelError
+
+BITS = {"int8": 8, "int4": 4}
+GROUP = 64  # 4-bit weights that share a scale; a smaller divisor of the row where this is none
+SMALLEST = 16  # below that, scales cost what the bits save, and the matrix gets 8 bits
+
+
+class Packed(NamedTuple):
+    """A matrix whose entries are (codes - zeros) * scales.
+
+    Attributes:
+        codes: [out, groups, size] uint8 array.
+        zeros: [out, groups, 1] uint8 array. The code of zero.
+        scales: [out, groups, 1] float32 array.
+        bits: 8 or 4.
+    """
+
+    codes: Any
+    zeros: Any
+    scales: Any
+    bits: int
+
+    def unpacked(self) -> Any:
+        """[out, in] float32 array."""
+        entries = (self.codes.astype(np.float32) - self.zeros.astype(np.float32)) * self.scales
+        return entries.reshape(len(entries), -1)
+
+
+def quantize(weight: Tensor, bits: int) -> Packed:
+    """Round a matrix to evenly spaced levels from the least to the greatest entry of each row (8 bits) or group (4).
+
+    Args:
+        weight: [out, in] float32.
+        bits: 8 or 4.
+    """
+    rows, width = weight.shape
+    size = gcd(width, GROUP) if bits == 4 else width
+    if size < SMALLEST:
+        bits, size = 8, width
+    groups = weight.numpy().reshape(rows, width // size, size)
+    # Zero is always among the levels, or a row of equal entries would have none.
+    least, most = (np.minimum(groups.min(-1, keepdims=True), 0), np.maximum(groups.max(-1, keepdims=True), 0))
+    top = np.float32(2**bits - 1)
+    scales = (most - least) / top
+    scales[scales == 0] = 1
+    zeros = np.clip(np.rint(-least / scales), 0, top)
+    codes = np.clip(np.rint(groups / scales) + zeros, 0, top)
+    return Packed(codes.astype(np.uint8), zeros.astype(np.uint8), scales, bits)
+
+
+@torch.no_grad()
+def round_weights(model: PreTrainedModel, quantization: str) -> dict[str, Packed]:
+    """Round the matrices of a model in place, so that it says itself what its compressed conversion must say.
+
+    All linear layers are rounded; the output embedding, and with it a tied input embedding, gets 8 bits in any case,
+    since errors there reach the logits directly.
+
+    Args:
+        model: in float32.
+        quantization: "int8" or "int4".
+
+    Returns:
+        What was made of each matrix, by its name in the model.
+
+    Raises:
+        ModelError: the model has no linear layers to speak of.
+    """
+    head = model.get_output_embeddings()
+    linear = {id(part.weight) for part in model.modules() if isinstance(part, nn.Linear) and part is not head}
+    if not linear:
+        raise ModelError(
+            f"the weights of `{model.config.model_type}` models cannot be compressed yet",
+            hint="use them as they are",
+        )
+    packed = {}
+    for name, weight in model.named_parameters():
+        if id(weight) in linear or weight is head.weight:
+            packed[name] = quantize(weight.data, 8 if weight is head.weight else BITS[quantization])
+            weight.data.copy_(torch.from_numpy(packed[name].unpacked()))
+    return packed
+
+
+def pack(graph: ov.Model, packed: dict[str, Packed]) -> None:
+    """Put packed matrices where their rounded ones are, in the form that OpenVINO fuses into what reads them."""
+    for node in graph.get_ordered_ops():
+        matrix = packed.get(node.get_friendly_name().removeprefix("self.model."))
+        if node.get_type_name() != "Constant" or matrix is None:
+            continue
+        codes, zeros, scales, bits = matrix
+        if codes.shape[1] == 1:  # a scale per row needs no groups
+            codes, zeros, scales = codes[:, 0], zeros[:, 0], scales[:, 0]
+        levels = op.subtract(*(op.convert(_constant(part, bits), "f32") for part in (codes, zeros)))
+        entries = op.multiply(levels, op.constant(scales))
+        if codes.ndim == 3:
+            entries = op.reshape(entries, np.array(node.shape), False)
+        node.output(0).replace(entries.output(0))
+
+
+def weight_bytes(graph: ov.Model, itemsize: int) -> int:
+    """Bytes of all matrices as they are multiplied: packed ones as they are, others in the type of arithmetic."""
+    matrices = [n for n in graph.get_ordered_ops() if n.get_type_name() == "Constant" and len(n.shape) > 1]
+    packed = (ov.Type.u8, ov.Type.u4)
+    return sum(n.get_byte_size() if n.get_element_type() in packed else prod(n.shape) * itemsize for n in matrices)
+
+
+def shorten(graph: ov.Model) -> None:
+    """Store weights that bfloat16 can hold exactly as such, which halves the file; arithmetic does not change."""
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() != "Constant" or node.get_element_type() != ov.Type.f32:
+            continue
+        bits = node.data.view(np.uint32)
+        if bits.ndim > 1 and not (bits & 0xFFFF).any():
+            short = ov.Tensor(ov.Type.bf16, ov.Shape(bits.shape))
+            short.data[:] = (bits >> 16).astype(np.uint16).view(np.float16)  # numpy has no bfloat16; bits are bits
+            held = ov.op.Constant(short)
+            held.set_friendly_name(node.get_friendly_name())
+            node.output(0).replace(ov.opset13.convert(held, "f32").output(0))
+
+
+def _constant(values: Any, bits: int) -> Any:
+    """uint8 array as a constant of 8 or 4 bits."""
+    if bits == 8:
+        return op.constant(values)
+    flat = values.reshape(-1)
+    if len(flat) % 2:
+        flat = np.append(flat, np.uint8(0))
+    tensor = ov.Tensor(ov.Type.u4, ov.Shape(values.shape))
+    tensor.data.reshape(-1)[:] = flat[0::2] | flat[1::2] << 4
+    return ov.op.Constant(tensor)
