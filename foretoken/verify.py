@@ -30,13 +30,11 @@ def ancestors(parents: Tensor) -> Tensor:
         [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
     """
     rows, nodes = parents.shape
-    if nodes == 1:  # plain decoding
-        return torch.ones(rows, 1, 1, dtype=torch.bool, device=parents.device)
-    mask = torch.eye(nodes, dtype=torch.bool, device=parents.device).repeat(rows, 1, 1)
-    row = torch.arange(rows, device=parents.device)
-    for node in range(1, nodes):
-        above = mask[row, parents[:, node]]  # [B, N]
-        mask[:, node] |= above
+    mask = torch.eye(nodes, dtype=torch.bool, device=parents.device).expand(rows, -1, -1)
+    above = parents
+    for _ in range((nodes - 1).bit_length()):  # each round sees twice as far up
+        mask = mask | mask.gather(1, above[:, :, None].expand(-1, -1, nodes))
+        above = above.gather(1, above)
     return mask
 
 

@@ -69,7 +69,7 @@ class ModelDrafter(Drafter):
         going = [[most > 0] for most in room]
         active = torch.tensor(going, device=roots.device)
         frontier = Frontier(torch.zeros_like(roots)[:, None], sure, None, None, active)
-        tokens, laws, probs, forwards = [roots], [], [sure], torch.zeros_like(roots)
+        tokens, laws, probs = [roots], [], [sure]
         paths: list[list[int]] = [[] for _ in rows]
         while any(one for (one,) in going):
             grow = (frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0))[:, 0]
@@ -77,11 +77,10 @@ class ModelDrafter(Drafter):
             if not any(growing):
                 break
             scores = self._read_committed(batch) if len(tokens) == 1 else self._read(tokens[-1], len(tokens) - 1)
-            forwards += grow
             q = distribution(scores.logits, rows, lambda b, _: paths[b], self._temperature)[:, 0]  # [B, V]
             token = batch.draft_rng.pick(q, grow)
             tokens.append(token)
-            laws.append(q * grow[:, None])
+            laws.append(q if all(growing) else q * grow[:, None])
             going = []
             for b, (drawn, drafting) in enumerate(zip(token.tolist(), growing, strict=True)):
                 if drafting:
@@ -95,7 +94,7 @@ class ModelDrafter(Drafter):
             hidden = None if scores.hidden is None else scores.hidden[:, -1:]
             frontier = Frontier(frontier.depth + 1, probs[-1], own[:, None], hidden, active)
         drafted = torch.tensor([len(path) for path in paths], device=roots.device)
-        return self._chain(tokens, laws, probs, drafted, forwards)
+        return self._chain(tokens, laws, probs, drafted)
 
     def _read_committed(self, batch: Batch) -> Scores:
         """Read the committed tokens the draft has not seen, the root last, and commit them here too."""
@@ -120,10 +119,8 @@ class ModelDrafter(Drafter):
         positions = (self._cache.lengths[:, None] + (depth - 1)).clamp_max(self._model.max_length - 1)
         return self._model.forward(tokens[:, None], positions, mask, self._cache)
 
-    def _chain(
-        self, tokens: list[Tensor], laws: list[Tensor], probs: list[Tensor], drafted: Tensor, forwards: Tensor
-    ) -> Draft:
-        """Stack what was drawn per depth into a chain per row."""
+    def _chain(self, tokens: list[Tensor], laws: list[Tensor], probs: list[Tensor], drafted: Tensor) -> Draft:
+        """Stack what was drawn per depth, each by a forward, into a chain per row."""
         if not laws:
             return Draft.root_only(tokens[0], self.drawn)
         stacked = torch.stack(tokens, 1)
@@ -131,7 +128,7 @@ class ModelDrafter(Drafter):
         used = steps <= drafted[:, None]
         q = torch.stack([*laws, torch.zeros_like(laws[0])], 1)
         parents = (steps - 1).clamp_min(0) * used
-        return Draft(stacked * used, parents, drafted + 1, q, self.drawn, torch.cat(probs, 1), forwards)
+        return Draft(stacked * used, parents, drafted + 1, q, self.drawn, torch.cat(probs, 1), drafted)
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
         # The last drafted token was never read, so a full acceptance leaves two tokens to catch up with.

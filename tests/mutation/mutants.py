@@ -49,7 +49,7 @@ MUTANTS = [
     Mutant(
         "the draft is processed, but its raw q is handed on",
         "draft/model.py",
-        "laws.append(q * grow[:, None])",
+        "laws.append(q if all(growing) else q * grow[:, None])",
         "laws.append(scores.logits[:, -1].softmax(-1) * grow[:, None])",
         SAMPLING,
     ),
@@ -229,8 +229,8 @@ MUTANTS = [
     Mutant(
         "a node of a tree sees its cousins",
         "verify.py",
-        "mask[:, node] |= above",
-        "mask[:, node, : node + 1] = True",
+        "mask = mask | mask.gather(1, above[:, :, None].expand(-1, -1, nodes))",
+        "mask = mask | torch.ones_like(mask).tril()",
         CACHE,
     ),
     Mutant(
