@@ -109,6 +109,28 @@ class _Drifting:
         self._known.clear()
 
 
+class ScaledCosts(Costs):
+    """Costs of a drafter that needs another number of forwards, or of tokens read, than one per drafted token.
+
+    Args:
+        costs: of a forward and of a verification.
+        draft: draft forwards per drafted token.
+        reads: tokens that the target reads per node of the draft.
+    """
+
+    def __init__(self, costs: Costs, draft: float = 1.0, reads: int = 1) -> None:
+        self._costs, self._draft, self._reads = costs, draft, reads
+
+    def draft_s(self, rows: int) -> float:
+        return self._draft * self._costs.draft_s(rows)
+
+    def verify_s(self, tokens: int) -> float:
+        return self._costs.verify_s(self._reads * tokens)
+
+    def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
+        self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
+
+
 # What a request is told that has to repeat: neither the clock nor its neighbours may decide for it.
 TYPICAL = GivenCosts(0.2)
 

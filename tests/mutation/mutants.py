@@ -48,7 +48,7 @@ SEEDS = ("tests/contract/test_seeds.py",)
 MUTANTS = [
     Mutant(
         "the draft is processed, but its raw q is handed on",
-        "draft/model.py",
+        "draft/base.py",
         "laws.append(q * grow[:, None])",
         "laws.append(scores.logits[:, -1].softmax(-1) * grow[:, None])",
         SAMPLING,
@@ -71,15 +71,15 @@ MUTANTS = [
     ),
     Mutant(
         "the draft takes the likeliest token, but declares it drawn",
-        "draft/model.py",
+        "draft/base.py",
         "token = batch.draft_rng.pick(q, grow)",
         "token = q.argmax(-1) * grow",
         ENGINE,
     ),
     Mutant(
         "the draft drops a weak token after drawing it",
-        "draft/model.py",
-        "        used = steps <= drafted[:, None]\n",
+        "draft/base.py",
+        "    used = steps <= drafted[:, None]\n",
         "        last = torch.cat(probs, 1)[torch.arange(len(drafted)), drafted]\n"
         "        drafted = drafted - ((drafted > 0) & (last < 0.4)).long()\n"
         "        used = steps <= drafted[:, None]\n"
@@ -151,7 +151,7 @@ MUTANTS = [
     ),
     Mutant(
         "the draft's likelier tokens are drawn more often than q says",
-        "draft/model.py",
+        "draft/base.py",
         "token = batch.draft_rng.pick(q, grow)",
         "token = batch.draft_rng.pick(q.square() / q.square().sum(-1, keepdim=True), grow)",
         ENGINE,
@@ -249,7 +249,7 @@ MUTANTS = [
     ),
     Mutant(
         "drafting goes on after a stop token",
-        "draft/model.py",
+        "draft/base.py",
         "ended.append(drawn in rows[b].request.stop_token_ids)",
         "ended.append(False)",
         EDGES,
