@@ -148,6 +148,27 @@ class OpenVINOModel:
         return self._sizes[size]
 
 
+def append_tokens(graph: ov.Model, rows: Tensor) -> None:
+    """Give the input embedding more rows; where the output embedding shares its weights, that one stays as it is.
+
+    Args:
+        graph: is changed.
+        rows: [E, H] float. What tokens beyond the present ones are read as.
+
+    Raises:
+        ModelError: the graph does not look tokens up in a table.
+    """
+    (tokens,) = (node for node in graph.get_parameters() if node.get_friendly_name() == "tokens")
+    readers = [port.get_node() for port in tokens.output(0).get_target_inputs()]
+    readers += [port.get_node() for node in readers for port in node.output(0).get_target_inputs()]
+    look_up = next((node for node in readers if node.get_type_name() == "Gather"), None)
+    if look_up is None:
+        raise ModelError("this model cannot be given more tokens on OpenVINO", hint=INSTEAD)
+    table = look_up.input_value(0)
+    held = ov.opset13.constant(rows.float().cpu().numpy())
+    look_up.input(0).replace_source_output(ov.opset13.concat([table, held], 0).output(0))
+
+
 def _flat(values: Tensor) -> Any:
     """[1, B*N] int64 array."""
     return np.ascontiguousarray(values.numpy()).reshape(1, -1)

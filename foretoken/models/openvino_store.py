@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from foretoken import __version__
 from foretoken.errors import ModelError
-from foretoken.models.openvino import OpenVINOModel, check_dtype, core
+from foretoken.models.openvino import OpenVINOModel, append_tokens, check_dtype, core
 from foretoken.models.openvino_graph import INSTEAD, check_config, facts_of, trace
 from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
 
@@ -40,6 +40,7 @@ def load(
     weights: Callable[[], PreTrainedModel],
     dtype: torch.dtype,
     vocab_size: int | None = None,
+    added: Tensor | None = None,
 ) -> OpenVINOModel:
     """Load a checkpoint for OpenVINO, converting it the first time.
 
@@ -48,6 +49,7 @@ def load(
         weights: reads its weights in float32; only called to convert.
         dtype: float32 or bfloat16.
         vocab_size: as in `HFModel`.
+        added: [E, H] float, or None. Rows for tokens behind those that the input embedding has; they are not stored.
 
     Returns:
         The model; its `note` says what went wrong on the way, if anything did.
@@ -72,6 +74,8 @@ def load(
         stored = (None if why else read(folder)) or (graph, proof)
     graph, proof = stored
     try:
+        if added is not None:
+            append_tokens(graph, added)
         model = OpenVINOModel(graph, dtype, checkpoint.max_length, vocab_size)
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot run {checkpoint} here: {_first_line(error)}", hint=INSTEAD) from error

@@ -23,7 +23,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from transformers import logging as library
 
 from foretoken.errors import ModelError, did_you_mean
-from foretoken.models.hf import HFModel, adapt
+from foretoken.models.hf import HFModel, adapt, append_tokens
 from foretoken.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -137,7 +137,12 @@ class Checkpoint:
         return digest.hexdigest()
 
     def load(
-        self, dtype: str = "auto", device: str = "auto", vocab_size: int | None = None, backend: str = "auto"
+        self,
+        dtype: str = "auto",
+        device: str = "auto",
+        vocab_size: int | None = None,
+        backend: str = "auto",
+        added: torch.Tensor | None = None,
     ) -> LoadedModel:
         """Load the weights.
 
@@ -147,6 +152,7 @@ class Checkpoint:
             vocab_size: logits to return, when a draft must follow its target.
             backend: "torch", "openvino" (CPU only), or "auto": OpenVINO on a CPU where it is installed and the model
                 runs on it, else torch.
+            added: [E, H] float, or None. Rows for tokens behind those that the input embedding has.
 
         Returns:
             The model; its `note` says why "auto" did not choose OpenVINO, or what else the user should know.
@@ -161,13 +167,16 @@ class Checkpoint:
 
             try:
                 with _quiet():
-                    return openvino_store.load(self, lambda: self._read(torch.float32), number, vocab_size)
+                    return openvino_store.load(self, lambda: self._read(torch.float32), number, vocab_size, added)
             except ModelError as error:
                 if backend == "openvino":
                     raise
                 note = f"{self} runs on torch: {error}"
         with self._explained(where, number), _quiet():
-            model = adapt(self._read(number).to(where), self.max_length, vocab_size)
+            read = self._read(number)
+            if added is not None:
+                append_tokens(read, added)
+            model = adapt(read.to(where), self.max_length, vocab_size)
         model.note = note
         return model
 
