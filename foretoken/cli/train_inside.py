@@ -78,6 +78,28 @@ def blockwise(
     _train("blockwise", options, models, partial(train, recipe=recipe))
 
 
+@grouped
+def lookahead(
+    *,
+    options: InsideOptions,
+    temperature: Annotated[
+        list[float], typer.Option(metavar="T", help="A temperature of the answers. Repeatable.")
+    ] = [0.0, 1.0],  # noqa: B006 - typer's way
+    ahead: Annotated[int, typer.Option(metavar="N", help="Look-ahead tokens, and tokens drafted at most.")] = 4,
+    cuts: Annotated[int, typer.Option(metavar="N", help="Places of an answer they are read at, per step.")] = 24,
+    models: ModelOptions,
+) -> None:
+    """Train look-ahead embeddings, by which a target drafts for itself (PaSS).
+
+    The target stays as it is. Interrupted and run again with the same FILE, it goes on where it was. Use them with
+    --draft pass:FILE.
+    """
+    from foretoken.train.lookahead import Recipe, train
+
+    recipe = Recipe(temperatures=tuple(temperature), ahead=ahead, cuts=cuts, **options.recipe())
+    _train("pass", options, models, partial(train, recipe=recipe))
+
+
 def _train(name: str, options: InsideOptions, models: ModelOptions, train: Callable[..., BoundNet]) -> None:
     """Train, save and show."""
     path = Path(options.out)

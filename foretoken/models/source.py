@@ -74,7 +74,7 @@ class Checkpoint:
             ModelError: it cannot be read, or wants to run code that was not allowed.
         """
         try:
-            with _quiet():
+            with quiet():
                 return AutoConfig.from_pretrained(self.path, trust_remote_code=self._trust)
         except Exception as error:  # the library raises many kinds here
             what, hint = f"cannot read the configuration of {self}: {_first_line(error)}", UNKNOWN
@@ -93,7 +93,7 @@ class Checkpoint:
             ModelError: there is none, or it cannot be read.
         """
         try:
-            with _quiet():
+            with quiet():
                 return Tokenizer(AutoTokenizer.from_pretrained(self.path, trust_remote_code=self._trust))
         except Exception as error:  # the library raises many kinds here
             raise ModelError(
@@ -166,13 +166,13 @@ class Checkpoint:
             from foretoken.models import openvino_store
 
             try:
-                with _quiet():
+                with quiet():
                     return openvino_store.load(self, lambda: self._read(torch.float32), number, vocab_size, added)
             except ModelError as error:
                 if backend == "openvino":
                     raise
                 note = f"{self} runs on torch: {error}"
-        with self._explained(where, number), _quiet():
+        with self._explained(where, number), quiet():
             read = self._read(number)
             if added is not None:
                 append_tokens(read, added)
@@ -182,7 +182,7 @@ class Checkpoint:
 
     def _read(self, dtype: torch.dtype) -> PreTrainedModel:
         """The model as the library makes it, on the CPU, with all of its weights."""
-        with self._explained(torch.device("cpu"), dtype), _quiet():
+        with self._explained(torch.device("cpu"), dtype), quiet():
             model, report = AutoModelForCausalLM.from_pretrained(
                 self.path,
                 dtype=dtype,
@@ -261,7 +261,7 @@ def _check_complete(checkpoint: Checkpoint, model: PreTrainedModel, report: dict
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and warnings of the library; what matters is raised."""
     level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
     library.set_verbosity_error()
