@@ -39,6 +39,10 @@ class BlockShape:
     weight: float = 1.0
     top: int = 8
 
+    def __post_init__(self) -> None:
+        # From a file they come as lists.
+        object.__setattr__(self, "grams", tuple((grams, contexts) for grams, contexts in self.grams))
+
 
 class BlockHeads(BoundNet):
     """Head j says what comes j tokens after the next one: h + U SiLU(W h), read by the target's own output embedding.
