@@ -97,11 +97,14 @@ def _method(models: ModelOptions, station: str) -> Method:
 def _check_draft(models: ModelOptions) -> None:
     """Refuse a word that is neither a drafter nor looks like a model, rather than ask the hub for it."""
     draft = models.draft
-    if draft is None or draft in METHODS["draft"] or "/" in draft or ":" in draft or Path(draft).is_dir():
+    if draft is None or Path(draft).is_dir():
+        return
+    name, colon, _ = draft.partition(":")
+    if name in METHODS["draft"] or (name == "builtin" if colon else "/" in draft):
         return
     raise ConfigError(
-        f"unknown drafter `{draft}`",
-        hint=f"{did_you_mean(draft, METHODS['draft'])}; a folder must exist, and a hub id is written owner/name",
+        f"unknown drafter `{name}`",
+        hint=f"{did_you_mean(name, METHODS['draft'])}; a folder must exist, and a hub id is written owner/name",
     )
 
 

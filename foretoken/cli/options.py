@@ -31,8 +31,8 @@ class ModelOptions:
         str | None,
         in_models(
             metavar="DRAFTER",
-            help="Draft model (same forms), or a drafter that needs none. Default: the built-in draft for the built-in "
-            "target, else `none`.",
+            help="Draft model (same forms), or a drafter that needs none: NAME or NAME:FILE. Default: the built-in "
+            "draft for the built-in target, else `none`.",
         ),
     ] = None
     length: Annotated[str, in_models(metavar="POLICY", help="How deep to draft: NAME or NAME:VALUE.")] = DEFAULTS[

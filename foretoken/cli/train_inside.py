@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -44,22 +44,23 @@ class InsideOptions(TextOptions):
     out: Annotated[str, typer.Option(metavar="FILE", help="The .safetensors file; checkpoints go to FILE.work.")]
     texts: Annotated[int, typer.Option(metavar="N", help="Answers of the target to learn from.")] = 800
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Length of an answer.")] = 96
+    temperature: Annotated[list[float], typer.Option(metavar="T", help="A temperature of the answers. Repeatable.")] = (
+        field(default_factory=lambda: [0.0, 1.0])
+    )
     rounds: Annotated[int, typer.Option(metavar="N", help="The best of them is kept.")] = 10
     steps: Annotated[int, typer.Option(metavar="N", help="Of the optimizer, per round.")] = 30
     batch: Annotated[int, typer.Option(metavar="N", help="Answers per step.")] = 8
 
     def recipe(self) -> dict[str, Any]:
         """Those of them that a recipe has."""
-        return {name: getattr(self, name) for name in ("texts", "max_new_tokens", "rounds", "steps", "batch", "seed")}
+        same = ("texts", "max_new_tokens", "rounds", "steps", "batch", "seed")
+        return {"temperatures": tuple(self.temperature), **{name: getattr(self, name) for name in same}}
 
 
 @grouped
 def blockwise(
     *,
     options: InsideOptions,
-    temperature: Annotated[
-        list[float], typer.Option(metavar="T", help="A temperature of the answers. Repeatable.")
-    ] = [0.0, 1.0],  # noqa: B006 - typer's way
     heads: Annotated[int, typer.Option(metavar="N", help="Tokens drafted at most.")] = 4,
     width: Annotated[int, typer.Option(metavar="N", help="Of each head's hidden layer.")] = 768,
     memory: Annotated[int, typer.Option(metavar="N", help="Width of the small network that rescores.")] = 192,
@@ -74,7 +75,7 @@ def blockwise(
     from foretoken.train.blockwise import Recipe, train
 
     shape = {"heads": heads, "width": width, "memory": memory, "order": order}
-    recipe = Recipe(temperatures=tuple(temperature), **shape, **options.recipe())
+    recipe = Recipe(**shape, **options.recipe())
     _train("blockwise", options, models, partial(train, recipe=recipe))
 
 
@@ -82,9 +83,6 @@ def blockwise(
 def lookahead(
     *,
     options: InsideOptions,
-    temperature: Annotated[
-        list[float], typer.Option(metavar="T", help="A temperature of the answers. Repeatable.")
-    ] = [0.0, 1.0],  # noqa: B006 - typer's way
     ahead: Annotated[int, typer.Option(metavar="N", help="Look-ahead tokens, and tokens drafted at most.")] = 4,
     cuts: Annotated[int, typer.Option(metavar="N", help="Places of an answer they are read at, per step.")] = 24,
     models: ModelOptions,
@@ -96,7 +94,7 @@ def lookahead(
     """
     from foretoken.train.lookahead import Recipe, train
 
-    recipe = Recipe(temperatures=tuple(temperature), ahead=ahead, cuts=cuts, **options.recipe())
+    recipe = Recipe(ahead=ahead, cuts=cuts, **options.recipe())
     _train("pass", options, models, partial(train, recipe=recipe))
 
 
@@ -129,6 +127,8 @@ def _show(card: dict[str, Any], path: Path) -> None:
     for head in card["accepted_on_dev"][-1]:
         table.add_column(head.replace("_", " "), justify="right")
     for row in card["accepted_on_dev"]:
-        table.add_row(*(str(row.get(key, "")) if key != "accepted" else f"{row[key]:.3f}" for key in card["accepted_on_dev"][-1]))
+        table.add_row(
+            *(str(row.get(key, "")) if key != "accepted" else f"{row[key]:.3f}" for key in card["accepted_on_dev"][-1])
+        )
     console.print(table)
     console.print("\naccepted: tokens of a greedy draft that the target says, too, on held-out answers")

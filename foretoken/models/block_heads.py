@@ -72,9 +72,8 @@ class BlockHeads(BoundNet):
         self.cell = nn.GRUCell(shape.hidden_size, shape.memory)
         self.say = nn.Linear(shape.memory, shape.hidden_size)
         self.ngram = NGram(shape.vocab_size, shape.grams)
-        for layer in self.out:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for weights in self.out.parameters():
+            nn.init.zeros_(weights)
 
     def head(self, hidden: Tensor, number: int) -> Tensor:
         """Logits of one head.

@@ -57,13 +57,18 @@ class NGram(nn.Module):
         tables, sizes = {"unigrams": torch.bincount(torch.cat(texts), minlength=vocab_size)}, []
         for o in range(2, order + 1):
             power = vocab_size ** torch.arange(o - 1, -1, -1)
-            keys = torch.cat([(text.unfold(0, o, 1) * power).sum(-1) for text in texts if len(text) >= o] or [power[:0]])
-            grams, counts = keys.unique(return_counts=True)
+            keys = torch.cat(
+                [(text.unfold(0, o, 1) * power).sum(-1) for text in texts if len(text) >= o] or [power[:0]]
+            )
+            grams, counts = torch.unique(keys, return_counts=True)
             kept = counts >= (least if o > 2 else 1)
             grams, counts = grams[kept], counts[kept]
-            contexts, place, kinds = (grams // vocab_size).unique(return_inverse=True, return_counts=True)
+            contexts, place, kinds = torch.unique(grams // vocab_size, return_inverse=True, return_counts=True)
             total = torch.zeros_like(contexts).index_add_(0, place, counts)
-            tables |= {f"grams_{o}": torch.stack([grams, counts]), f"contexts_{o}": torch.stack([contexts, total, kinds])}
+            tables |= {
+                f"grams_{o}": torch.stack([grams, counts]),
+                f"contexts_{o}": torch.stack([contexts, total, kinds]),
+            }
             sizes.append((len(grams), len(contexts)))
         made = cls(vocab_size, sizes)
         made.load_state_dict(tables)
@@ -91,7 +96,15 @@ class NGram(nn.Module):
 
 
 def _look_up(table: Tensor, key: Tensor) -> Tensor:
-    """Values of keys in a table whose first line is sorted keys; 0 where there is none ([1+C, S], [...] -> [C, ...])."""
+    """Values of keys in a table whose first line is sorted keys, 0 for one that is not there.
+
+    Args:
+        table: [1+C, S] int64. Keys, and C lines of values.
+        key: [...] int64.
+
+    Returns:
+        [C, ...] int64.
+    """
     if not table.shape[1]:
         return table.new_zeros(len(table) - 1, *key.shape)
     place = torch.searchsorted(table[0], key.contiguous()).clamp_max(table.shape[1] - 1)

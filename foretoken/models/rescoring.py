@@ -71,9 +71,9 @@ class Global(Independent):
     """The whole block rescored by an n-gram model: paths through the lattice of candidates.
 
     A path weighs the sum over its places of s(y) + weight x log g(y | n-1 tokens before), both normalised over the
-    candidates of the place. At temperature t a path is drawn with probability proportional to exp(its weight / t), place
-    by place: what the places after a candidate are worth, summed over all ways on from it, is added to its score. At
-    temperature 0 that is the best way on, and the path is Viterbi's.
+    candidates of the place. At temperature t a path is drawn with probability proportional to exp(its weight / t),
+    place by place: what the places after a candidate are worth, summed over all ways on from it, is added to its score.
+    At temperature 0 that is the best way on, and the path is Viterbi's.
 
     Args:
         net: the heads.
@@ -131,8 +131,8 @@ def lattice(own: list[Tensor], candidates: list[Tensor], ngram: NGram, weight: f
     before, found = ngram.order - 1, []
     for place, mine in enumerate(own):
         axes = tokens[place : place + before + 1]
-        spread = [t.reshape(-1, *(t.shape[1] if a == axis else 1 for a in range(len(axes)))) for axis, t in enumerate(axes)]
-        shape = torch.broadcast_shapes(*(t.shape for t in spread))
+        spread = [t.reshape(len(t), *[1] * axis, -1, *[1] * (before - axis)) for axis, t in enumerate(axes)]
+        shape = [len(mine), *(t.shape[1] for t in axes)]
         said = ngram(spread[:-1], spread[-1].expand(shape)).to(mine).log_softmax(-1)
         found.append(mine.reshape(len(mine), *[1] * before, -1) + weight * said)
     return found

@@ -171,7 +171,7 @@ def loss(net: BlockHeads, hidden: Tensor, logits: Tensor, ids: Tensor, scored: T
         here = scored[:, :end] & scored[:, 1 + head :]
         law = logits[:, 1 + head :][here].softmax(-1)
         heard = net.read(memory[:, :end].flatten(0, 1), ids[:, 1 + head :].flatten())
-        memory = heard.unflatten(0, (len(ids), end))
+        memory = heard.reshape(len(ids), end, -1)
         for said in (net.head(hidden[:, :end][here], head), net.expect(memory[here])):
             total = total - (law * said.float().log_softmax(-1)).sum(-1).mean()
     return total

@@ -79,7 +79,8 @@ class Setup:
     ) -> Engine:
         """An engine with fresh methods."""
         inside = self.draft.type.trained
-        drafter = self.draft.make(untrained(inside, target) if inside else draft if self.draft.type.uses_model else None)
+        model = untrained(inside, target) if inside else draft if self.draft.type.uses_model else None
+        drafter = self.draft.make(model)
         kind = getattr(self.length.type, "trained", None)
         trained = [untrained(kind, draft)] if kind else []
         return Engine(

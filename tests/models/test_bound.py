@@ -49,5 +49,5 @@ def test_what_does_not_belong_is_refused(make: type[BoundNet], tmp_path: Path) -
     with pytest.raises(ModelError, match=f"is no {type(other).title}"):
         type(other).load(path, "mine")
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(ModelError, match="train it again|is no"):
+    with pytest.raises(ModelError, match="is no "):
         type(net).load(path, "mine")
