@@ -54,7 +54,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.temperatures or min(self.rounds, self.steps, self.batch, self.max_new_tokens) < 1:
-            raise ConfigError("a recipe needs a temperature, a round, a step, a text per step and a token in it")
+            raise ConfigError("a recipe needs a temperature, a round, a step, a text and a token", hint="see --help")
         if self.texts < FEWEST:
             raise ConfigError(f"{self.texts} texts are too few to train on", hint=f"take at least {FEWEST}")
 
