@@ -24,7 +24,7 @@ QUICK = ("--texts", "20", "--max-new-tokens", "8", "--rounds", "1", "--steps", "
 )
 def test_what_was_trained_drafts(run: Run, tmp_path: Path, name: str, extra: tuple[str, ...]) -> None:
     data, out = tmp_path / "prompts.jsonl", tmp_path / "trained.safetensors"
-    data.write_text("".join(json.dumps({"prompt": f"What is {n} plus 4?"}) + "\n" for n in range(24)))
+    data.write_text("".join(json.dumps({"prompt": f"Tell me a long story about {n} dogs."}) + "\n" for n in range(24)))
     card = run("train", name, "--data", str(data), "--out", str(out), "--json", *QUICK, *extra).record
     assert card["schema"] == f"foretoken.train.{name}/1"
     assert card["data"]["sources"][0]["name"] == "prompts.jsonl"

@@ -24,8 +24,8 @@ from foretoken.train.lookahead import cut, look
 from foretoken.train.rounds import silent
 from foretoken.train.texts import Source
 
-PROMPTS = [f"What is {a} plus {a + 3}?" for a in range(24)]
-SOURCES = [Source.of_rows("sums", [{"prompt": prompt} for prompt in PROMPTS], "ours")]
+PROMPTS = [f"Tell me a long story about {a + 2} brown dogs." for a in range(24)]
+SOURCES = [Source.of_rows("stories", [{"prompt": prompt} for prompt in PROMPTS], "ours")]
 SMALL = {"texts": 20, "max_new_tokens": 9, "rounds": 2, "steps": 2, "batch": 4}
 HEADS = blockwise.Recipe(**SMALL, heads=2, width=8, memory=4)  # type: ignore[arg-type]
 AHEAD = lookahead.Recipe(**SMALL, ahead=2, cuts=3)  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def test_heads_learn_the_law_of_the_places_they_speak_of(llm: foretoken.LLM) -> 
     net = Knowing(BlockShape(target.hidden_size, target.vocab_size, 2, 4, 4))
     found = []
     for net.shift in (0, 1, 2):
-        found.append(float(blockwise.loss(net, scores.hidden.float(), scores.logits, ids, scored)))
+        found.append(blockwise.loss(net, scores.hidden.float(), scores.logits, ids, scored).item())
     assert found[1] < min(found[0], found[2])
 
 
