@@ -40,10 +40,9 @@ def draft(
     on_policy: Annotated[
         float, typer.Option(metavar="R", help="Share of the texts that the draft writes; the target writes the rest.")
     ] = 0.0,
-    temperature: Annotated[list[float], typer.Option(metavar="T", help="A temperature to be good at. Repeatable.")] = [
-        0.0,
-        1.0,
-    ],
+    temperature: Annotated[
+        list[float], typer.Option(metavar="T", help="A temperature to learn and to select at. Repeatable.")
+    ] = [0.0, 1.0],  # noqa: B006 - typer's way
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Length of the texts learnt from.")] = 128,
     layers: Annotated[int | None, typer.Option(metavar="N", help="Layers, made or kept. Default: a third.")] = None,
     width: Annotated[
