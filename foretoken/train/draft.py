@@ -31,6 +31,7 @@ from foretoken.train.sizes import Size
 from foretoken.train.texts import Document
 
 MOST_DEV = 32  # prompts that only select; each is answered once per temperature
+MOST_CHARS = 1000  # of a prompt: one long text in a batch makes the others wait
 FEWEST_PROMPTS = 30
 READ_TWICE = 3  # times that an answer is read, about
 ANSWERING = 0.3  # share of the time left that the target spends answering
@@ -133,7 +134,7 @@ def check(llm: LLM, data: Data, recipe: Recipe, work: Path) -> tuple[list[str], 
     index = EvaluationPrompts(data.evaluation)
     for source in data.sources:
         clean, overlaps = index.split([Document(None, prompt) for prompt in source.prompts()])
-        asked.append([document.text for document in clean if document.text.strip()])
+        asked.append([document.text for document in clean if 0 < len(document.text.strip()) <= MOST_CHARS])
         random.Random(recipe.seed).shuffle(asked[-1])
         found.append(overlaps)
     # Taking turns, so that however few are used, every source has its share.
