@@ -29,6 +29,7 @@ from foretoken.train.sizes import CONTEXT, LADDER, Size, afforded, llama
 from foretoken.train.texts import Document, Source
 from foretoken.train.vocabulary import train_tokenizer
 
+FEWEST_CHARS = 100_000  # that any training takes, if there are as many
 BATCHES = (1, 32)  # fewest and most rows of a step
 STEPS = 300  # wanted at least, for which small budgets take smaller batches
 RESERVE = 0.85  # share of the time left that goes into steps; the rest validates and writes
@@ -55,7 +56,7 @@ class Data:
         """Texts in a random order, as many as are needed and none with an evaluation prompt, and what was found."""
         everything = [(n, d) for n, source in enumerate(self.sources) for d in source.documents()]
         homes = {id(document): n for n, document in everything}
-        taken = shuffled([document for _, document in everything], seed, most_chars)
+        taken = shuffled([document for _, document in everything], seed, max(most_chars, FEWEST_CHARS))
         clean, overlaps = EvaluationPrompts(self.evaluation).split(taken)
         found: list[list[Overlap]] = [[] for _ in self.sources]
         for overlap in overlaps:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from foretoken.cli.hub import HubDataset
+from foretoken.cli.sources import open_sources
 from foretoken.cli.train import acceptance_head, disco
 from foretoken.train import acceptance_head as acceptance_head_recipe
 from foretoken.train import disco as disco_recipe
@@ -143,3 +145,18 @@ def test_progress_has_throughput_and_time_left_and_warnings_are_shown(
     again = run("train", "pair", *given)
     assert f"warning: checkpoint `{newest}` is corrupt" in " ".join(again.err.split())
     assert again.out == seen.out
+
+
+def test_data_sets_of_the_hub_give_their_training_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def here(dataset: HubDataset, limit: int | None) -> list[dict[str, Any]]:
+        asked.append((dataset.name, dataset.split))
+        return [{"text": "Hello."}]
+
+    monkeypatch.setattr(HubDataset, "rows", here)
+    sources = open_sources(["owner/set", "owner/other:test"], ["owner/set=MIT"])
+    assert asked == [("owner/set", "train"), ("owner/other", "test")]
+    stated = [(source.name, source.licence) for source in sources]
+    assert stated == [("owner/set", "MIT"), ("owner/other:test", "not stated")]
+    assert sources[0].sha256 == sources[1].sha256

@@ -165,7 +165,7 @@ def test_every_method_resumes_and_gives_a_draft_that_drafts(llm: foretoken.LLM, 
 
     killed("the target answers, to select by", 1)
     killed("the target answers, to learn from", 16)
-    killed("learning from the target", 2)
+    killed("learning from the target", 1)
     again = train_draft(llm, data(), recipe, tmp_path / "again")
     assert again == card
     first, second = (tmp_path / run / "model.safetensors" for run in ("whole", "again"))
@@ -175,6 +175,15 @@ def test_every_method_resumes_and_gives_a_draft_that_drafts(llm: foretoken.LLM, 
     assert fast.token_ids == made.using(draft="none").generate("What is 3 plus 4?", max_new_tokens=8).token_ids
     assert "CC0-1.0" in (tmp_path / "whole" / "README.md").read_text()
     assert Checkpoint(str(tmp_path / "whole"), "draft").stop_token_ids == llm.target.stop_token_ids
+
+
+def test_a_time_is_turned_into_answers_and_steps_once(llm: foretoken.LLM, tmp_path: Path) -> None:
+    recipe = replace(QUICK, method="scratch", width=32, layers=1, divergence="tvd", budget=Budget(seconds=0.1))
+    card = train_draft(llm, data(), recipe, tmp_path)
+    assert (card["learning"]["num_answers"], card["learning"]["steps"]) == (16, 1)  # the least there is
+    for state in (tmp_path / "work").glob("*/round-*.pt"):
+        state.unlink()
+    assert train_draft(llm, data(), recipe, tmp_path) == card
 
 
 def test_the_best_round_is_kept(llm: foretoken.LLM, tmp_path: Path) -> None:
