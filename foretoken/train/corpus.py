@@ -15,6 +15,7 @@ from foretoken.train.texts import Document
 
 HELD_OUT = 0.02  # share of the documents that only the validation loss reads
 MOST_HELD_OUT = 64  # rows of them, or validating would take longer than training
+CHARS_PER_TOKEN = 6  # more than tokenizers need, so that enough text is taken
 BATCH = 1000  # documents tokenized at a time
 
 
@@ -79,6 +80,20 @@ def held_out(documents: Sequence[Document]) -> tuple[list[Document], list[Docume
     """Documents to validate on, and the others."""
     count = max(1, round(HELD_OUT * len(documents)))
     return list(documents[:count]), list(documents[count:])
+
+
+def rows_to_learn_and_judge(
+    tokenizer: Any, learn: Sequence[Document], judge: Sequence[Document], context: int
+) -> tuple[Tensor, Tensor]:
+    """Both parts packed (see `pack`).
+
+    Returns:
+        [M, T+1] int32. To learn from.
+        [D, T+1] int32. To validate on: no more than is worth the time, and a short text repeated until it fills a row.
+    """
+    chars = sum(len(document.text) for document in judge)
+    enough = list(judge) * (1 + context * CHARS_PER_TOKEN // max(chars, 1))
+    return pack(tokenizer, learn, context), pack(tokenizer, enough, context)[:MOST_HELD_OUT]
 
 
 def batches(num_rows: int, batch: int, first: int, count: int, seed: int) -> Iterator[Tensor]:

@@ -31,6 +31,7 @@ from foretoken.train.sizes import Size
 from foretoken.train.texts import Document
 
 MOST_DEV = 32  # prompts that only select; each is answered once per temperature
+MOST_CHARS = 1000  # of a prompt: one long text in a batch makes the others wait
 FEWEST_PROMPTS = 30
 READ_TWICE = 3  # times that an answer is read, about
 ANSWERING = 0.3  # share of the time left that the target spends answering
@@ -66,34 +67,12 @@ def train_draft(llm: LLM, data: Data, recipe: Recipe, out: Path, progress: Progr
     began = time.monotonic()
     work = out / "work"
     prompts, found = check(llm, data, recipe, work)
-    dev_count = min(max(len(prompts) // 10, 1), MOST_DEV)
-    dev = answers(
-        llm,
-        [(prompt, t) for t in recipe.temperatures for prompt in prompts[:dev_count]],
-        recipe.max_new_tokens,
-        recipe.seed,
-        work / "dev.jsonl",
-        lambda done, of: progress("the target answers, to select by", done, of),
-    )
-    speed = remembered(work / "speed.json", lambda: {"answer_s": (time.monotonic() - began) / max(len(dev), 1)})
-    spent = time.monotonic() - began
-    plan = remembered(
-        work / "answers.json", lambda: _answers(recipe, spent, speed["answer_s"], len(prompts) - dev_count)
-    )
-    asked = [(p, recipe.temperatures[i % len(recipe.temperatures)]) for i, p in enumerate(prompts[dev_count:])]
-    texts = answers(
-        llm,
-        asked[: plan["count"]],
-        recipe.max_new_tokens,
-        recipe.seed + 1_000_000,
-        work / "answers.jsonl",
-        lambda done, of: progress("the target answers, to learn from", done, of),
-    )
+    dev, texts = _said(llm, prompts, recipe, work, began, progress)
     with bare(llm.models[0]) as target:
         draft, made = start(llm, target, data, recipe, dev, work, began, progress)
         before = agreement(target, draft, dev, 8)
-        imitation = _planned(target, draft, texts, recipe, work, began)
         stop = sorted(llm.target.stop_token_ids)
+        imitation = _planned(target, draft, texts, stop, recipe, work, began)
         learnt = imitate(target, draft, texts, dev, stop, imitation, work / "imitation", progress)
         lossy = lenience_table(target, draft, dev)
         share = draft.num_parameters() / target.num_parameters()
@@ -133,7 +112,7 @@ def check(llm: LLM, data: Data, recipe: Recipe, work: Path) -> tuple[list[str], 
     index = EvaluationPrompts(data.evaluation)
     for source in data.sources:
         clean, overlaps = index.split([Document(None, prompt) for prompt in source.prompts()])
-        asked.append([document.text for document in clean if document.text.strip()])
+        asked.append([document.text for document in clean if 0 < len(document.text.strip()) <= MOST_CHARS])
         random.Random(recipe.seed).shuffle(asked[-1])
         found.append(overlaps)
     # Taking turns, so that however few are used, every source has its share.
@@ -163,6 +142,38 @@ def lenience_table(target: Any, draft: Any, dev: Sequence[Text]) -> list[dict[st
     ]
 
 
+def _said(
+    llm: LLM, prompts: Sequence[str], recipe: Recipe, work: Path, began: float, progress: Progress
+) -> tuple[list[Text], list[Text]]:
+    """What the target says to prompts that only select, at each temperature, and to those that are learnt from."""
+    dev_count = min(max(len(prompts) // 10, 1), MOST_DEV)
+    llm.prepare()
+    loaded = time.monotonic()
+    dev = answers(
+        llm,
+        [(prompt, t) for t in recipe.temperatures for prompt in prompts[:dev_count]],
+        recipe.max_new_tokens,
+        recipe.seed,
+        work / "dev.jsonl",
+        lambda done, of: progress("the target answers, to select by", done, of),
+    )
+    speed = remembered(work / "speed.json", lambda: {"answer_s": (time.monotonic() - loaded) / max(len(dev), 1)})
+    spent = time.monotonic() - began
+    plan = remembered(
+        work / "answers.json", lambda: _answers(recipe, spent, speed["answer_s"], len(prompts) - dev_count)
+    )
+    asked = [(p, recipe.temperatures[i % len(recipe.temperatures)]) for i, p in enumerate(prompts[dev_count:])]
+    texts = answers(
+        llm,
+        asked[: plan["count"]],
+        recipe.max_new_tokens,
+        recipe.seed + 1_000_000,
+        work / "answers.jsonl",
+        lambda done, of: progress("the target answers, to learn from", done, of),
+    )
+    return dev, texts
+
+
 def _answers(recipe: Recipe, spent: float, answer_s: float, most: int) -> dict[str, int]:
     """How many answers to learn from."""
     if recipe.budget.seconds is not None:
@@ -172,7 +183,9 @@ def _answers(recipe: Recipe, spent: float, answer_s: float, most: int) -> dict[s
     return {"count": min(max(int(wanted), recipe.imitation().batch), most)}
 
 
-def _planned(target: Any, draft: Any, texts: Sequence[Text], recipe: Recipe, work: Path, began: float) -> Imitation:
+def _planned(
+    target: Any, draft: Any, texts: Sequence[Text], stop: Sequence[int], recipe: Recipe, work: Path, began: float
+) -> Imitation:
     """The recipe of learning from the target, with as many steps as the budget affords."""
     config = draft.config.get_text_config()
     rate = recipe.learning_rate or Size(config.hidden_size, 1).learning_rate / 3
@@ -189,7 +202,7 @@ def _planned(target: Any, draft: Any, texts: Sequence[Text], recipe: Recipe, wor
 
         def step() -> None:
             with torch.random.fork_rng():
-                own = rewritten(spare, some, one, sorted({config.eos_token_id} - {None}))
+                own = rewritten(spare, some, one, stop)
             step_on(spare, optimizer, imitation_loss(target, spare, own, one))
 
         cost = seconds_per(step, 3)

@@ -15,10 +15,10 @@ from foretoken.llm import LLM
 from foretoken.train.agreement import Text
 from foretoken.train.answers import bare
 from foretoken.train.checkpoints import remembered
-from foretoken.train.corpus import MOST_HELD_OUT, held_out, pack
+from foretoken.train.corpus import CHARS_PER_TOKEN, held_out, rows_to_learn_and_judge
 from foretoken.train.draft_recipe import Recipe
 from foretoken.train.language import LanguageRecipe, fit_language
-from foretoken.train.pair import CHARS_PER_TOKEN, RESERVE, Data, language_step_s, rows_of
+from foretoken.train.pair import RESERVE, Data, language_step_s, rows_of
 from foretoken.train.pruning import blocks_of, prune
 from foretoken.train.rounds import Progress
 from foretoken.train.sizes import CONTEXT, Size, llama
@@ -72,10 +72,10 @@ def _from_scratch(
     planned = remembered(work / "pretraining.json", plan)
     documents, _ = data.clean(recipe.seed, planned["tokens"] * CHARS_PER_TOKEN)
     dev_texts, train_texts = held_out(documents)
-    rows, dev = (pack(tokenizer, texts, CONTEXT) for texts in (train_texts, dev_texts))
+    rows, dev = rows_to_learn_and_judge(tokenizer, train_texts, dev_texts, CONTEXT)
     batch = int(planned["batch"])
     steps = max(int(planned["tokens"] / (batch * CONTEXT)), 1)
     learning = LanguageRecipe(steps=steps, batch=batch, learning_rate=size.learning_rate, seed=recipe.seed)
     stage = "training on text"
-    trained = fit_language(model, rows, dev[:MOST_HELD_OUT], learning, work / "pretraining", stage, progress)
+    trained = fit_language(model, rows, dev, learning, work / "pretraining", stage, progress)
     return model, {**asdict(size), **{k: v for k, v in trained.items() if k != "rounds"}}

@@ -21,7 +21,7 @@ from foretoken.train.agreement import Text, agreement
 from foretoken.train.budget import Budget
 from foretoken.train.card import data_card, write_card
 from foretoken.train.checkpoints import claim, remembered
-from foretoken.train.corpus import MOST_HELD_OUT, held_out, pack, shuffled
+from foretoken.train.corpus import CHARS_PER_TOKEN, held_out, rows_to_learn_and_judge, shuffled
 from foretoken.train.language import LanguageRecipe, adamw, fit_language, language_loss, seconds_per, step_on
 from foretoken.train.overlap import EvaluationPrompts, Overlap
 from foretoken.train.rounds import Progress, silent
@@ -29,7 +29,7 @@ from foretoken.train.sizes import CONTEXT, LADDER, Size, afforded, llama
 from foretoken.train.texts import Document, Source
 from foretoken.train.vocabulary import train_tokenizer
 
-CHARS_PER_TOKEN = 6  # more than any tokenizer here needs, so that enough text is taken
+FEWEST_CHARS = 100_000  # that any training takes, if there are as many
 BATCHES = (1, 32)  # fewest and most rows of a step
 STEPS = 300  # wanted at least, for which small budgets take smaller batches
 RESERVE = 0.85  # share of the time left that goes into steps; the rest validates and writes
@@ -56,7 +56,7 @@ class Data:
         """Texts in a random order, as many as are needed and none with an evaluation prompt, and what was found."""
         everything = [(n, d) for n, source in enumerate(self.sources) for d in source.documents()]
         homes = {id(document): n for n, document in everything}
-        taken = shuffled([document for _, document in everything], seed, most_chars)
+        taken = shuffled([document for _, document in everything], seed, max(most_chars, FEWEST_CHARS))
         clean, overlaps = EvaluationPrompts(self.evaluation).split(taken)
         found: list[list[Overlap]] = [[] for _ in self.sources]
         for overlap in overlaps:
@@ -98,8 +98,7 @@ def train_pair(data: Data, budget: Budget, seed: int, out: Path, progress: Progr
     documents, found = data.clean(seed, sizes["tokens"] * CHARS_PER_TOKEN)
     dev_texts, train_texts = held_out(documents)
     tokenizer = train_tokenizer(train_texts, rung.vocab_size, seed)
-    rows = pack(tokenizer, train_texts, CONTEXT)
-    dev = pack(tokenizer, _enough(dev_texts), CONTEXT)[:MOST_HELD_OUT]
+    rows, dev = rows_to_learn_and_judge(tokenizer, train_texts, dev_texts, CONTEXT)
     models = {
         role: _made(size, tokenizer, seed, device) for role, size in (("target", rung.target), ("draft", rung.draft))
     }
@@ -144,12 +143,6 @@ def _made(size: Size, tokenizer: Any, seed: int, device: torch.device) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return llama(size, len(tokenizer), bos_token_id=end, eos_token_id=end, pad_token_id=end).to(device)
-
-
-def _enough(documents: Sequence[Document]) -> list[Document]:
-    """Held-out documents, repeated where they would not fill one row."""
-    chars = sum(len(document.text) for document in documents)
-    return list(documents) * (1 + CONTEXT * CHARS_PER_TOKEN // max(chars, 1))
 
 
 def rows_of(tokens: float) -> int:
