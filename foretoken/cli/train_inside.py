@@ -16,7 +16,6 @@ from foretoken.cli.command import grouped
 from foretoken.cli.loading import open_llm
 from foretoken.cli.options import ModelOptions, OutputOptions
 from foretoken.cli.output import print_json, stdout
-from foretoken.cli.sources import evaluation_prompts, open_sources
 from foretoken.cli.train_bar import training_bar
 from foretoken.cli.train_pair import TextOptions
 from foretoken.errors import ConfigError
@@ -103,14 +102,13 @@ def _train(name: str, options: InsideOptions, models: ModelOptions, train: Calla
     path = Path(options.out)
     if path.suffix != ".safetensors":
         raise ConfigError(f"option `--out` cannot be `{path}`", hint=f"write a file, `{path}.safetensors` for one")
-    sources = open_sources(options.data, options.licence or ())
-    excluded = evaluation_prompts(options.exclude or ())
+    data = options.read()
     # It reads what torch computes; another backend rounds otherwise, and has no gradients.
     models = replace(models, draft="none", length="fixed", backend="torch")
     llm = open_llm(models, OutputOptions(json=options.as_json, quiet=options.quiet, debug=options.debug))
     begin = perf_counter()
     with training_bar(options.quiet) as tell:
-        net = train(llm, sources, excluded, work=path.with_suffix(".work"), progress=tell)
+        net = train(llm, data.sources, data.evaluation, work=path.with_suffix(".work"), progress=tell)
     net.card["seconds"] = perf_counter() - begin
     net.save(path)
     if options.as_json:
