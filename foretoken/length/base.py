@@ -33,7 +33,7 @@ class Trained(Protocol):
         ...
 
     def added_tokens(self) -> Tensor | None:
-        """[E, H] float. Rows that the model's input embedding needs beyond its own, or None."""
+        """[E, H] float or None. Rows that the model's input embedding needs beyond its own."""
         ...
 
     def to(self, device: torch.device) -> Self:

@@ -39,7 +39,7 @@ class BoundNet(nn.Module):
         self.shape, self.model, self.card = shape, model, card or {}
 
     def added_tokens(self) -> Tensor | None:
-        """[E, H] float. Rows that the model's input embedding needs beyond its own, or None."""
+        """[E, H] float or None. Rows that the model's input embedding needs beyond its own."""
         return None
 
     def save(self, path: Path) -> None:

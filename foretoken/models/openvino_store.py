@@ -49,7 +49,7 @@ def load(
         weights: reads its weights in float32; only called to convert.
         dtype: float32 or bfloat16.
         vocab_size: as in `HFModel`.
-        added: [E, H] float, or None. Rows for tokens behind those that the input embedding has; they are not stored.
+        added: [E, H] float or None. Rows for tokens behind those that the input embedding has; they are not stored.
 
     Returns:
         The model; its `note` says what went wrong on the way, if anything did.

@@ -152,7 +152,7 @@ class Checkpoint:
             vocab_size: logits to return, when a draft must follow its target.
             backend: "torch", "openvino" (CPU only), or "auto": OpenVINO on a CPU where it is installed and the model
                 runs on it, else torch.
-            added: [E, H] float, or None. Rows for tokens behind those that the input embedding has.
+            added: [E, H] float or None. Rows for tokens behind those that the input embedding has.
 
         Returns:
             The model; its `note` says why "auto" did not choose OpenVINO, or what else the user should know.

@@ -98,8 +98,7 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         net = fresh(target, recipe, ngram, llm.target.fingerprint)
-    weights = [weight for weight in net.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     greedy = [text for text in told.dev if text.temperature == min(recipe.temperatures)]
     dev = places(target, greedy, recipe)
 
@@ -124,21 +123,24 @@ def train(
         recipe.seed,
         lambda done, best: progress("training", done, recipe.rounds, f"{-best:.3f} accepted"),
     )
+    finish(net, dev)
+    net.card |= {**told.card, "round": found["round"], "accepted_by_round": [-score for score in found["scores"]]}
+    return net
+
+
+def finish(net: BlockHeads, dev: Places) -> None:
+    """Let the best rescorer be the default, and write into the card how large the net is and what it is worth."""
     chosen, table = choose(net, dev)
-    net.shape = replace(net.shape, **chosen)
-    trained = sum(weight.numel() for weight in weights)
     net.card = {
-        **told.card,
-        "num_parameters_trained": trained,
+        "num_parameters_trained": sum(weight.numel() for weight in net.parameters()),
         "num_parameters_copied": net.output.numel(),
         "num_counts": sum(grams for grams, _ in net.shape.grams),
-        "round": found["round"],
-        "accepted_by_round": [-score for score in found["scores"]],
         "num_dev_places": len(dev.known),
         "accepted_on_dev": table,
         "chosen": chosen,
     }
-    return net.requires_grad_(False)
+    net.shape = replace(net.shape, **chosen)
+    net.requires_grad_(False)
 
 
 def fresh(target: HFModel, recipe: Recipe, ngram: NGram, fingerprint: str) -> BlockHeads:

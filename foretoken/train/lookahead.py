@@ -74,29 +74,24 @@ def train(
     """
     told = prepare(llm, sources, excluded, recipe, work, progress)
     target = target_of(llm)
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        table = target.model.get_input_embeddings().weight.detach().float()
-        net = LookAhead(LookAheadShape(table.shape[1], len(table), recipe.ahead), llm.target.fingerprint)
-        # The mean of what is read, and something of its own for each.
-        net.embeddings.data = table.mean(0) + 0.1 * table.std() * torch.randn(net.embeddings.shape)
+    table = target.model.get_input_embeddings().weight.detach().float()
+    net = fresh(table, recipe, llm.target.fingerprint)
     peak = recipe.learning_rate * float(table.std())
     optimizer = torch.optim.AdamW(net.parameters(), peak, weight_decay=recipe.weight_decay)
     greedy = [text for text in told.dev if text.temperature == min(recipe.temperatures)]
 
+    def train_round(number: int) -> None:
+        for step in range(recipe.steps):
+            set_learning_rate(optimizer, peak, (number + step / recipe.steps) / recipe.rounds)
+            ids, scored = padded(sample(told.train, recipe.batch, [recipe.seed, number, step]))
+            cuts, there = cut(scored, recipe.cuts, recipe.ahead)
+            laws, said = look(model, net.embeddings, ids, cuts)
+            optimizer.zero_grad()
+            loss(laws, said, cuts, there).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
     with bare(target) as model:
         model.requires_grad_(False)
-
-        def train_round(number: int) -> None:
-            for step in range(recipe.steps):
-                set_learning_rate(optimizer, peak, (number + step / recipe.steps) / recipe.rounds)
-                ids, scored = padded(sample(told.train, recipe.batch, [recipe.seed, number, step]))
-                cuts, there = cut(scored, recipe.cuts, recipe.ahead)
-                laws, said = look(model, net.embeddings, ids, cuts)
-                optimizer.zero_grad()
-                loss(laws, said, cuts, there).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-
         found = run_rounds(
             net,
             optimizer,
@@ -108,14 +103,19 @@ def train(
             lambda done, best: progress("training", done, recipe.rounds, f"{-best:.3f} accepted"),
         )
         kept = by_place(model, net.embeddings, greedy, recipe)
-    net.card = {
-        **told.card,
-        "num_parameters_trained": net.embeddings.numel(),
-        "round": found["round"],
-        "accepted_by_round": [-score for score in found["scores"]],
-        "accepted_on_dev": [{"ahead": n + 1, "accepted": sum(kept[: n + 1])} for n in range(recipe.ahead)],
-    }
+    dev = [{"ahead": n + 1, "accepted": sum(kept[: n + 1])} for n in range(recipe.ahead)]
+    rounds = {"round": found["round"], "accepted_by_round": [-score for score in found["scores"]]}
+    net.card = {**told.card, "num_parameters_trained": net.embeddings.numel(), **rounds, "accepted_on_dev": dev}
     return net.requires_grad_(False)
+
+
+def fresh(table: Tensor, recipe: Recipe, fingerprint: str) -> LookAhead:
+    """Look-ahead tokens that are read as the mean of a target's tokens ([V, H] float), and each a little otherwise."""
+    net = LookAhead(LookAheadShape(table.shape[1], len(table), recipe.ahead), fingerprint)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        net.embeddings.data = table.mean(0) + 0.1 * table.std() * torch.randn(net.embeddings.shape)
+    return net
 
 
 def cut(scored: Tensor, count: int, ahead: int) -> tuple[Tensor, Tensor]:
