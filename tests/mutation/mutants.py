@@ -331,4 +331,32 @@ MUTANTS = [
         "torch.minimum(p_text, q_text) / q_text.clamp_min(1e-30)",
         ("tests/bench/test_replay.py",),
     ),
+    Mutant(
+        "a block forgets what comes after a place",
+        "models/rescoring.py",
+        "self._weights[place - 1] = self._weights[place - 1] + ahead[:, None]",
+        "self._weights[place - 1] = self._weights[place - 1]",
+        ("tests/models/test_rescoring.py",),
+    ),
+    Mutant(
+        "a block begins at the first accepted node's state",
+        "draft/blockwise.py",
+        "node = verdict.path[b, count - 1] if count else 0",
+        "node = verdict.path[b, 0] if count else 0",
+        ("tests/draft/test_blockwise.py",),
+    ),
+    Mutant(
+        "the look-ahead tokens behind the root are always taken",
+        "draft/lookahead.py",
+        "begin = draft.tokens.shape[1] + last * self._ahead",
+        "begin = draft.tokens.shape[1]",
+        ("tests/draft/test_lookahead.py",),
+    ),
+    Mutant(
+        "a net trained for another model is taken",
+        "models/bound.py",
+        "if made.model != model:",
+        "if not made.model:",
+        ("tests/models/test_bound.py",),
+    ),
 ]
