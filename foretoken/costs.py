@@ -27,6 +27,10 @@ class Costs(ABC):
     def verify_s(self, tokens: int) -> float:
         """Seconds of everything in a step but drafting, when the target reads `tokens` tokens, all rows together."""
 
+    def plain_s(self, rows: int) -> float:
+        """Seconds of a plain step of `rows` rows, for which nothing is drafted."""
+        return self.verify_s(rows)
+
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:  # noqa: B027
         """Learn from one step.
 
@@ -127,6 +131,9 @@ class ScaledCosts(Costs):
     def verify_s(self, tokens: int) -> float:
         return self._costs.verify_s(self._reads * tokens)
 
+    def plain_s(self, rows: int) -> float:
+        return self._costs.plain_s(rows)
+
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
 
@@ -151,8 +158,9 @@ class Prices:
 
     def step_s(self, drafted: int) -> float:
         """Seconds of a step in which all rows draft so many tokens; 0 is a plain one."""
-        verify = self.costs.verify_s(self.rows * (drafted + 1))
-        return drafted * self.costs.draft_s(self.rows) + verify if drafted else verify
+        if not drafted:
+            return self.costs.plain_s(self.rows)
+        return drafted * self.costs.draft_s(self.rows) + self.costs.verify_s(self.rows * (drafted + 1))
 
     def more_s(self, drafted: int, more: int = 1) -> float:
         """This row's part of the seconds that so many more tokens after so many take."""

@@ -121,7 +121,7 @@ def test_shape_lines_hold_in_generations_with_every_method(backend: str, watched
         while engine.batch.rows:
             engine.step()
     assert watched >= {"Draft", "Frontier", "Scores", "Verdict", "Draft.nodes", "Batch.roots"}
-    assert watched >= {"Along", "Global.score", "Local.score", "lattice", "onward"}
+    assert watched >= {"Global.score", "Local.score", "lattice", "onward"}
     assert watched >= {"BlockHeads.head", "BlockHeads.read", "BlockHeads.expect", "NGram.forward"}
     assert watched >= {"ancestors", "verify", "distribution", "warp", "chain_law", "chain_verdict", "residual"}
     assert watched >= {"SeededRng.coin", "SeededRng.pick", *CALLED[backend]}

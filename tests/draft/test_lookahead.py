@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foretoken.costs import GivenCosts
+from foretoken.costs import GivenCosts, Prices
 from foretoken.draft.lookahead import Pass
 from foretoken.errors import ConfigError
 from foretoken.models.lookahead import LookAhead, LookAheadShape
@@ -81,6 +81,8 @@ def test_a_step_costs_what_the_target_reads() -> None:
     drafter = Pass(None, LookAhead(LookAheadShape(4, 9, 3)))
     costs = drafter.priced(GivenCosts(0.2, {1: 1.0, 4: 1.3, 8: 1.7}))
     assert (costs.draft_s(1), costs.verify_s(1), costs.verify_s(2)) == (0.0, 1.3, 1.7)
+    # A step that is decoded plainly reads nothing ahead.
+    assert [Prices(costs).step_s(drafted) for drafted in (0, 1)] == [1.0, 1.7]
 
 
 def test_bad_options_are_refused() -> None:
