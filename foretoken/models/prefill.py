@@ -32,6 +32,6 @@ def prefill(model: LanguageModel, prompts: list[list[int]], states: list[list[Te
         scores = model.forward(tokens, positions, mask, cache, last=1 if states is None else 0)
         if states is not None and scores.hidden is not None:
             for held, hidden, piece in zip(states, scores.hidden, pieces, strict=True):
-                held.append(hidden[: len(piece)])
+                held += [hidden[: len(piece)]] if piece else []
         cache.commit(column.expand(len(prompts), width), (lengths - start).clamp(0, width))
     return cache

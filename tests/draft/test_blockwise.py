@@ -62,7 +62,7 @@ def test_a_block_begins_at_the_state_that_chose_the_root(monkeypatch: pytest.Mon
 
 def test_a_prompt_of_one_token_has_no_state_yet() -> None:
     engine = setup().engine(TableModel(TARGET), TableModel(TARGET))
-    (row,) = engine.start([Request((2,), max_new_tokens=9)])
+    row, _ = engine.start([Request((2,), max_new_tokens=9), Request((0, 1, 2), max_new_tokens=9)])
     engine.step()
     assert (row.counts.num_drafted, len(row.output)) == (0, 1)
     engine.step()
