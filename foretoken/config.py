@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foretoken.errors import ConfigError, did_you_mean
-from foretoken.registry import find
+from foretoken.registry import METHODS, find
 
 # What a user who says nothing gets, in Python and on the command line.
 DEFAULT_TARGET = "builtin:pair"
@@ -26,6 +26,17 @@ class Method:
     station: str
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def drafter(cls, draft: str, options: Mapping[str, str] | None = None) -> Method:
+        """Read what stands for a drafter: a draft model, or a registered name, with a value or without.
+
+        Raises:
+            ConfigError: as `parse`.
+        """
+        if draft.partition(":")[0] in METHODS["draft"] and draft != "model":
+            return cls.parse("draft", draft, options)
+        return cls("draft", "model", options or {})
 
     @classmethod
     def parse(cls, station: str, spec: str, options: Mapping[str, str] | None = None) -> Method:

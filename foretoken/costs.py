@@ -40,6 +40,10 @@ class Costs(ABC):
         """Seconds on top if the next step reads so many, because the last one read another width."""
         return 0.0 if self._last in (None, self._width(tokens)) else self._switch
 
+    def plain_s(self, rows: int) -> float:
+        """Seconds of a plain step of `rows` rows, for which nothing is drafted."""
+        return self.verify_s(rows)
+
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         """Learn from one step.
 
@@ -163,6 +167,34 @@ class _Drifting:
         return self._base[size]
 
 
+class ScaledCosts(Costs):
+    """Costs of a drafter that needs another number of forwards, or of tokens read, than one per drafted token.
+
+    Args:
+        costs: of a forward and of a verification.
+        draft: draft forwards per drafted token.
+        reads: tokens that the target reads per node of the draft.
+    """
+
+    def __init__(self, costs: Costs, draft: float = 1.0, reads: int = 1) -> None:
+        self._costs, self._draft, self._reads = costs, draft, reads
+
+    def draft_s(self, rows: int, forwards: int = 1) -> float:
+        return self._draft * self._costs.draft_s(rows, forwards)
+
+    def verify_s(self, tokens: int) -> float:
+        return self._costs.verify_s(self._reads * tokens)
+
+    def switch_s(self, tokens: int) -> float:
+        return self._costs.switch_s(self._reads * tokens)
+
+    def plain_s(self, rows: int) -> float:
+        return self._costs.plain_s(rows)
+
+    def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
+        self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
+
+
 # What a request is told that has to repeat: neither the clock nor its neighbours may decide for it.
 TYPICAL = GivenCosts(0.2)
 
@@ -184,11 +216,13 @@ class Prices:
     @property
     def plain_s(self) -> float:
         """Seconds of a step of plain decoding, after others of it."""
-        return self.costs.verify_s(self.rows)
+        return self.costs.plain_s(self.rows)
 
     def step_s(self, drafted: int) -> float:
         """Seconds of the next step if all rows draft so many tokens."""
         read = self.rows * (drafted + 1)
+        if not drafted:
+            return self.plain_s + self.costs.switch_s(read)
         verify = self.costs.verify_s(read) + self.costs.switch_s(read)
         return self.costs.draft_s(self.rows, drafted) + verify
 

@@ -7,6 +7,7 @@ from itertools import count
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from foretoken.accept.base import AcceptanceRule
 from foretoken.commit import commit
@@ -72,7 +73,7 @@ class Engine:
             rng(rows, "draft"),
             rng(rows, "accept"),
             target.device,
-            costs or GivenCosts(0.1),
+            drafter.priced(costs or GivenCosts(0.1)),
         )
 
     @torch.inference_mode()
@@ -84,8 +85,9 @@ class Engine:
         """
         rows = [self._row(request) for request in requests]
         if rows:
-            self.batch.cache.extend(prefill(self.target, [row.tokens[:-1] for row in rows]))
-            self.drafter.start(rows)
+            states: list[list[Tensor]] | None = [[] for _ in rows] if self.drafter.reads_target else None
+            self.batch.cache.extend(prefill(self.target, [row.tokens[:-1] for row in rows], states))
+            self.drafter.start(rows, [torch.cat(held) if held else None for held in states or [[]] * len(rows)])
             self.batch.rows.extend(rows)
         return rows
 
@@ -124,7 +126,7 @@ class Engine:
     def _time(self, draft: Draft, draft_s: float, verify_s: float) -> None:
         """Tell the costs what this step took; its last statements read results, so no device is still at work."""
         forwards = int(draft.num_forwards.max())
-        self.batch.costs.observe(len(self.batch.rows), forwards, draft_s, draft.tokens.numel(), verify_s)
+        self.batch.costs.observe(len(self.batch.rows), forwards, draft_s, draft.num_read, verify_s)
 
     def _row(self, request: Request) -> Row:
         check_request(request, self.target.max_length, type(self.rule), self.target.vocab_size)

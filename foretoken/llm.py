@@ -20,7 +20,6 @@ from foretoken.metrics import Stats
 from foretoken.models import threads
 from foretoken.models.source import Checkpoint, LoadedModel, pick_backend, pick_device, pick_dtype
 from foretoken.models.timing import calibrate
-from foretoken.registry import METHODS
 from foretoken.request import Request, Sampling
 from foretoken.tokenizer import Prompt, Tokenizer
 from foretoken.types import FinishReason, Logprob, Origin, Row, TokenEvent
@@ -69,7 +68,7 @@ def load(
     Args:
         target: `builtin:pair`, a local folder, or a hub id.
         draft: a draft model (same forms), "int8" or "int4" (the target's own weights, compressed), a drafter that needs
-            none (`none`), or None: the built-in draft for the built-in target, `none` for others.
+            none (`none`, `blockwise:FILE`), or None: the built-in draft for the built-in target, `none` for others.
         length: length policy, `name` or `name:value` (`fixed:4`).
         shape: tree shape.
         accept: acceptance rule.
@@ -94,7 +93,7 @@ def load(
     if draft is None:
         draft = target if target.startswith("builtin:") else "none"
     methods = {
-        "draft": Method("draft", draft if draft in METHODS["draft"] else "model", draft_options or {}),
+        "draft": Method.drafter(draft, draft_options),
         "length": length if isinstance(length, Method) else Method.parse("length", length),
         "shape": shape if isinstance(shape, Method) else Method.parse("shape", shape),
         "accept": accept if isinstance(accept, Method) else Method.parse("accept", accept),
@@ -145,6 +144,7 @@ class LLM:
                     f"target `{target}` and draft `{draft}` have different vocabularies: {why}",
                     hint="use a draft of the same model family, or `--draft none`",
                 )
+        self._inside = self._load_inside()
         self._length = self.make_length()
 
     @property
@@ -156,7 +156,8 @@ class LLM:
     def models(self) -> tuple[LoadedModel, LoadedModel | None]:
         """Target and draft model, their weights loaded on first use."""
         dtype, device, backend = self._dtype, self._device, self._backend
-        target = self.target.load(dtype, device, None, backend)
+        added = self._inside.added_tokens() if self._inside else None
+        target = self.target.load(dtype, device, None, backend, added)
         draft = self.draft.load(dtype, device, target.vocab_size, backend) if self.draft else None
         threads.settle(model.backend for model in (target, draft) if model)
         return target, draft
@@ -192,12 +193,25 @@ class LLM:
         trained = kind.trained.load(path, self.draft.fingerprint)
         return cast(LengthPolicy, kind(config, trained.to(pick_device(self._device))))
 
+    def _load_inside(self) -> Any:
+        """What was trained for the target and drafts inside it, or None."""
+        kind, config = self._types["draft"], self._configs["draft"]
+        if kind.trained is None:
+            return None
+        if not config.file:
+            name = self.methods["draft"].name
+            raise ConfigError(
+                f"the drafter `{name}` needs what was trained for the target",
+                hint=f"`foretoken train {name}` makes a file; give it as `--draft {name}:FILE`",
+            )
+        return kind.trained.load(Path(config.file), self.target.fingerprint).to(pick_device(self._device))
+
     def engine(self) -> Engine:
         """A fresh engine, with an empty batch, over the loaded models."""
         target, draft = self.models
         return Engine(
             target,
-            self._types["draft"](self._configs["draft"], draft),
+            self._types["draft"](self._configs["draft"], self._inside or draft),
             self._length,
             self._types["shape"](self._configs["shape"]),
             self._types["accept"](self._configs["accept"]),

@@ -9,8 +9,10 @@ from foretoken.errors import ConfigError, did_you_mean
 
 METHODS: dict[str, dict[str, str]] = {
     "draft": {
+        "blockwise": "foretoken.draft.blockwise:Blockwise",
         "model": "foretoken.draft.model:ModelDrafter",
         "none": "foretoken.draft.none:NoDraft",
+        "pass": "foretoken.draft.lookahead:Pass",
     },
     "length": {
         "bandit": "foretoken.length.bandit:Bandit",

@@ -27,7 +27,7 @@ class Drawn(Enum):
     """How sibling tokens were chosen, which decides which acceptance test is exact."""
 
     POINT = "point"  # deterministically (top-k, look-up): a point mass per child
-    IID = "iid"  # independent draws from q, repeats possible
+    IID = "iid"  # independent draws from q, repeats possible; a drafter of these may hand on point masses as POINT
     DISTINCT = "distinct"  # draws from q without replacement, in draw order
 
 
@@ -140,6 +140,7 @@ class Draft:
         prob: [B, N] float or None. The drafter's own probability of each token before any sampling parameter (1 at the
             root), which tells how sure it was even where `q` is a point mass; None for drafters without one.
         num_forwards: [B] int64. Draft forwards spent per row.
+        along: what the target reads beside the nodes, or None.
     """
 
     tokens: Tensor
@@ -149,6 +150,12 @@ class Draft:
     drawn: Drawn
     prob: Tensor | None
     num_forwards: Tensor
+    along: Along | None = None
+
+    @property
+    def num_read(self) -> int:
+        """Tokens the target reads, all rows together."""
+        return self.tokens.numel() + (self.along.tokens.numel() if self.along else 0)
 
     @property
     def nodes(self) -> Tensor:
@@ -164,6 +171,21 @@ class Draft:
         """
         zeros = torch.zeros_like(roots)
         return cls(roots[:, None], zeros[:, None], zeros + 1, None, drawn, None, zeros)
+
+
+@dataclass(frozen=True, slots=True)
+class Along:
+    """Tokens the target reads along with a draft, for the drafter's own use: no candidates, and no candidate sees them.
+
+    They are numbered on from the draft's N nodes, and so are their scores.
+
+    Attributes:
+        tokens: [B, R] int64. They need not be of the vocabulary.
+        parents: [B, R] int64. Node each one follows: of the draft, or an earlier one of these.
+    """
+
+    tokens: Tensor
+    parents: Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,18 @@ def verify(target: LanguageModel, draft: Draft, batch: Batch) -> tuple[Tensor, S
 
     Returns:
         [B, N, V] float. What each row's request asks to sample from after each node.
-        Scores of the forward, before any sampling parameter.
+        Scores of the forward, before any sampling parameter: of the nodes, then of what was read along.
     """
-    mask = ancestors(draft.parents)
+    tokens, parents = draft.tokens, draft.parents
+    if draft.along is not None:
+        tokens = torch.cat([tokens, draft.along.tokens], 1)
+        parents = torch.cat([parents, draft.along.parents], 1)
+    mask = ancestors(parents)
     positions = batch.cache.lengths.to(mask.device)[:, None] + mask.sum(-1) - 1  # [B, N]
-    scores = target.forward(draft.tokens, positions, mask, batch.cache)
-    return distribution(scores.logits, batch.rows, Paths(draft)), scores
+    # Candidates always fit into the context; what is read along with them need not.
+    positions = positions.clamp_max(target.max_length - 1)
+    scores = target.forward(tokens, positions, mask, batch.cache)
+    return distribution(scores.logits[:, : draft.tokens.shape[1]], batch.rows, Paths(draft)), scores
 
 
 class Paths:

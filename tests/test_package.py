@@ -13,9 +13,12 @@ from foretoken.registry import METHODS
 ROOT = Path(foretoken.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 METHODS_AND_TOOLS = ("draft", "length", "shape", "accept", "serve", "train", "bench", "data", "cli")
-CORE_LINES = 2800  # compressed weights and what goes wrong with conversions took the last 90
+CORE_LINES = 2900  # two backends, weights in fewer bits, what goes wrong with conversions, and costs take 1,300
 FILE_LINES, FUNCTION_LINES, STEP_LINES = 250, 60, 16
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+# What is trained for one method, and counts with it.
+NETS = {f"models/{net}.py" for net in ("acceptance_head", "block_heads", "disco_classifier", "lookahead")}
+NETS |= {"models/ngram.py", "models/rescoring.py"}
 # Files of a station that are no methods: what every method follows, and what several use.
 SHARED = {"base", "belief", "signals"}
 # Files that are allowed to be longer, each for a reason.
@@ -66,7 +69,8 @@ def test_types_are_shipped() -> None:
 
 
 def test_size_budget_of_the_core() -> None:
-    core = [path for path in FILES if path.relative_to(ROOT).parts[0] not in METHODS_AND_TOOLS]
+    own = [path for path in FILES if path.relative_to(ROOT).parts[0] not in METHODS_AND_TOOLS]
+    core = [path for path in own if name(path) not in NETS]
     assert sum(map(num_code_lines, core)) < CORE_LINES, {name(path): num_code_lines(path) for path in core}
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 import foretoken
+from foretoken.config import DEFAULTS
 from foretoken.errors import ConfigError
 from foretoken.models.base import KVCache, LanguageModel
 from foretoken.models.cache import TensorCache
@@ -28,6 +29,7 @@ from foretoken.rng import Rng, SeededRng
 from foretoken.types import Draft, Drawn, Frontier, Scores, Verdict
 from foretoken.verify import ancestors
 from tests import shapes
+from tests.contract.methods import Choice, Setup, choices
 from tests.shapes import check_instance, checked, lines
 
 PROTOCOLS = {HFModel: LanguageModel, TensorCache: KVCache, SeededRng: Rng}
@@ -112,17 +114,17 @@ def test_shape_lines_hold_in_generations_with_every_method(backend: str, watched
         sampling = [Sampling(), Sampling() if find("accept", accept).greedy_only else warm]
         using.generate(prompts, sampling, max_new_tokens=5, seed=1, ignore_eos=True)
     model.using(draft="none").generate(prompts, warm, max_new_tokens=2, seed=1)
+    for inside in (choice for choice in choices("draft") if choice.type.trained):
+        rest = (Choice(find(station, DEFAULTS[station])) for station in ("length", "shape", "accept"))
+        engine = Setup(inside, *rest).engine(*model.models)
+        engine.start([model.request(prompt, warm, max_new_tokens=5, seed=1) for prompt in prompts])
+        while engine.batch.rows:
+            engine.step()
     assert watched >= {"Draft", "Frontier", "Scores", "Verdict", "Draft.nodes", "Batch.roots"}
-    assert watched >= {
-        "ancestors",
-        "verify",
-        "distribution",
-        "warp",
-        "chain_law",
-        "chain_law_at",
-        "chain_verdict",
-        "residual",
-    }
+    assert watched >= {"Global.score", "Local.score", "lattice", "onward"}
+    assert watched >= {"BlockHeads.head", "BlockHeads.read", "BlockHeads.expect", "NGram.forward"}
+    assert watched >= {"ancestors", "verify", "distribution", "warp"}
+    assert watched >= {"chain_law", "chain_law_at", "chain_verdict", "residual"}
     assert watched >= {"SeededRng.coin", "SeededRng.pick", *CALLED[backend]}
     for station, method in (("accept", "accept"), ("length", "grow"), ("shape", "children")):
         for name in METHODS[station]:

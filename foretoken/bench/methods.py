@@ -63,8 +63,8 @@ def variants(
     Raises:
         ConfigError: there is nothing to draft with.
     """
-    if llm.draft is None and drafting:
-        raise ConfigError("there is no draft model to compare length policies with", hint="give one with `--draft`")
+    if not llm.methods["draft"].type.drafts and drafting:
+        raise ConfigError("there is no drafter to compare length policies with", hint="give one with `--draft`")
     chosen = {PLAIN: llm.using(draft="none"), **{name: llm.using(length=name) for name in drafting if name != ORACLE}}
     # Last, so that what cannot work is refused before the answers are written; then back in the order asked for.
     found = chosen | ({ORACLE: oracle(llm, requests, progress)} if ORACLE in drafting else {})

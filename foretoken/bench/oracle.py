@@ -41,9 +41,9 @@ class Oracle(LengthPolicy):
 
 
 def foreseeable(llm: LLM, sampling: Sampling) -> bool:
-    """Whether both models choose their tokens without chance, so that what will be accepted can be known."""
+    """Whether target and draft model choose their tokens without chance, so that what will be accepted can be known."""
     drafts_at = getattr(llm.methods["draft"].config(), "temperature", None)
-    return sampling.temperature == 0 and not drafts_at
+    return llm.draft is not None and sampling.temperature == 0 and not drafts_at
 
 
 def oracle(llm: LLM, requests: Sequence[Request], progress: Callable[[int, int], None] = lambda done, of: None) -> LLM:

@@ -22,6 +22,7 @@ from foretoken.cli.loading import config_json, dtype_name, load_weights, lossles
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions
 from foretoken.cli.output import note, print_json, progress, say
 from foretoken.cli.prompts import Source
+from foretoken.errors import ConfigError
 
 if TYPE_CHECKING:
     from foretoken.bench.grow import Growth
@@ -63,6 +64,8 @@ def bench(
         place.reserve()
     sources = what.sources()
     llm = open_llm(models, output)
+    if what.simulate and llm.draft is None:
+        raise ConfigError("there is no draft model whose draws `--simulate` could replay", hint="leave it out")
     drafting = _without_oracle(llm, drafting, sampling, quiet)
     requests = [sampling.request(llm, source.text) for source in sources]
     records = []
@@ -144,7 +147,7 @@ def _without_oracle(llm: LLM, drafting: list[str], sampling: SamplingOptions, qu
     if ORACLE not in drafting or foreseeable(llm, sampling.sampling()):
         return drafting
     if not quiet:
-        note("the oracle is left out: it knows what will be accepted at temperature 0 only")
+        note("the oracle is left out: it knows what will be accepted of a draft model at temperature 0 only")
     return [name for name in drafting if name != ORACLE]
 
 

@@ -66,7 +66,7 @@ def describe(station: str, name: str) -> Description:
         " ".join(doc.partition("\n\n")[0].split()),
         _options(station, kind.Config),
         _needs(kind),
-        bool(getattr(kind, "trained", None) and kind.needs_trained),
+        _needs_trained(kind),
         bool(getattr(kind, "lossless", True)),
         [" ".join(one.split()) for one in found[1].split("; ")] if found else [],
         kind.__module__.replace(".", "/") + ".py",
@@ -91,6 +91,11 @@ def _needs(kind: Any) -> list[str]:
     """What a method asks of the others and of a request."""
     from_drafter = [f"the drafter's {what}" for what in sorted(getattr(kind, "needs", ()))]
     model = ["a draft model"] if getattr(kind, "uses_model", False) else []
-    head = ["something trained for it"] if getattr(kind, "trained", None) and kind.needs_trained else []
+    head = ["something trained for it"] if _needs_trained(kind) else []
     greedy = ["temperature 0"] if getattr(kind, "greedy_only", False) else []
     return model + head + from_drafter + greedy
+
+
+def _needs_trained(kind: Any) -> bool:
+    """Whether it is of no use before something was trained for it; most that take a trained part are not."""
+    return bool(getattr(kind, "trained", None)) and getattr(kind, "needs_trained", True)

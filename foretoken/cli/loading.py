@@ -107,12 +107,15 @@ def _method(models: ModelOptions, station: str) -> Method:
 def _check_draft(models: ModelOptions) -> None:
     """Refuse a word that is neither a drafter nor looks like a model, rather than ask the hub for it."""
     draft = models.draft
-    words = {*METHODS["draft"], *QUANTIZATIONS}
-    if draft is None or draft in words or "/" in draft or ":" in draft or Path(draft).is_dir():
+    if draft is None or draft in QUANTIZATIONS or Path(draft).is_dir():
         return
+    name, colon, _ = draft.partition(":")
+    if name in METHODS["draft"] or (name == "builtin" if colon else "/" in draft):
+        return
+    words = {*METHODS["draft"], *QUANTIZATIONS}
     raise ConfigError(
-        f"unknown drafter `{draft}`",
-        hint=f"{did_you_mean(draft, words)}; a folder must exist, and a hub id is written owner/name",
+        f"unknown drafter `{name}`",
+        hint=f"{did_you_mean(name, words)}; a folder must exist, and a hub id is written owner/name",
     )
 
 

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from foretoken import __version__
-from foretoken.cli import bench, chat, demo, doctor, generate, methods, train
+from foretoken.cli import bench, chat, demo, doctor, generate, methods, train, train_draft, train_inside, train_pair
 from foretoken.cli.command import Command, UsageError, usage_error
 from foretoken.cli.help import Help, epilog
 from foretoken.cli.output import say
@@ -91,6 +91,10 @@ app.command(cls=Command, epilog=epilog(methods.EXAMPLES))(methods.methods)
 training = typer.Typer(cls=Group, rich_markup_mode=None, help="Train what has to be trained before it helps.")
 training.command("acceptance-head", cls=Command, epilog=epilog(train.HEAD_EXAMPLES))(train.acceptance_head)
 training.command("disco", cls=Command, epilog=epilog(train.DISCO_EXAMPLES))(train.disco)
+training.command("pair", cls=Command, epilog=epilog(train_pair.EXAMPLES))(train_pair.pair)
+training.command("draft", cls=Command, epilog=epilog(train_draft.EXAMPLES))(train_draft.draft)
+training.command("blockwise", cls=Command, epilog=epilog(train_inside.BLOCKWISE_EXAMPLES))(train_inside.blockwise)
+training.command("pass", cls=Command, epilog=epilog(train_inside.PASS_EXAMPLES))(train_inside.lookahead)
 app.add_typer(training, name="train", epilog=epilog((train.HEAD_EXAMPLES[0], train.DISCO_EXAMPLES[0])))
 
 

@@ -14,7 +14,8 @@ from rich.table import Table
 from foretoken.cli.command import grouped
 from foretoken.cli.loading import open_llm
 from foretoken.cli.options import ModelOptions, OutputOptions
-from foretoken.cli.output import print_json, progress, stdout
+from foretoken.cli.output import print_json, stdout
+from foretoken.cli.train_bar import training_bar
 from foretoken.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -129,11 +130,7 @@ def _train(
     models = replace(models, backend="torch")
     llm = open_llm(models, OutputOptions(json=options.as_json, quiet=options.quiet, debug=options.debug))
     folder = Path(options.out)
-    with progress(f"loading {llm.target.location}", options.quiet) as update:
-
-        def tell(stage: str, done: int, of: int) -> None:
-            update(f"{stage} {done} of {of}")
-
+    with training_bar(options.quiet) as tell:
         net = train(llm, prompts, work=folder / "work", progress=tell)
     net.card["data"] = [Path(file).name for file in options.data]
     net.save(folder / net.file_name)

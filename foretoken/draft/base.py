@@ -5,12 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
-from foretoken.length.base import LengthPolicy
-from foretoken.models.base import LanguageModel
+import torch
+from torch import Tensor
+
+from foretoken.costs import Costs
+from foretoken.length.base import LengthPolicy, Trained
+from foretoken.rng import check_usable
+from foretoken.sampling import distribution
 from foretoken.shape.base import TreeShape
-from foretoken.types import Batch, Draft, Drawn, Row, Scores, Verdict
+from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Scores, Verdict
 
 
 class Drafter(ABC):
@@ -21,6 +27,8 @@ class Drafter(ABC):
         provides: what length policies may ask for: "logits", "hidden".
         max_children: the widest tree it can draw.
         uses_model: whether it runs a draft model of its own.
+        trained: what was trained for the target and drafts inside it; None for drafters that need nothing of the kind.
+        reads_target: whether it builds on the target's hidden states, those of the prompt included.
         drafts: whether it ever proposes anything.
     """
 
@@ -28,17 +36,25 @@ class Drafter(ABC):
     provides: ClassVar[frozenset[str]] = frozenset()
     max_children: ClassVar[int] = 1
     uses_model: ClassVar[bool] = False
+    trained: ClassVar[type[Trained] | None] = None
+    reads_target: ClassVar[bool] = False
     drafts: ClassVar[bool] = True
 
     @dataclass(frozen=True, slots=True)
     class Config:
         """No options."""
 
-    def __init__(self, config: Config | None = None, model: LanguageModel | None = None) -> None:  # noqa: B027
-        """A drafter with its options, and its draft model if it uses one."""
+    def __init__(self, config: Config | None = None, model: Any = None) -> None:  # noqa: B027
+        """A drafter with its options, and its draft model, or what was trained for the target, if it has one."""
 
-    def start(self, rows: list[Row]) -> None:  # noqa: B027 - most drafters keep nothing per row
-        """Rows join at the end of the batch."""
+    def start(self, rows: list[Row], hidden: list[Tensor | None]) -> None:  # noqa: B027 - most keep nothing per row
+        """Rows join at the end of the batch.
+
+        Args:
+            rows: the rows.
+            hidden: per row [n, H] float, the target's last hidden states of the prompt's tokens but the last; None
+                where there are none, or the drafter does not read them.
+        """
 
     @abstractmethod
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
@@ -49,3 +65,115 @@ class Drafter(ABC):
 
     def release(self, rows: Iterable[int]) -> None:  # noqa: B027
         """Rows leave; the others move as `swap_remove` says."""
+
+    def priced(self, costs: Costs) -> Costs:
+        """What a step costs with this drafter, for one that needs more or less than a forward per drafted token."""
+        return costs
+
+
+class ChainDrafter(Drafter):
+    """Draws a chain token by token from laws of its own, until the length policy stops it.
+
+    A request's sampling parameters apply to the drafter's scores as well (penalties follow the drafted path), which is
+    what makes acceptance likely; exactness does not depend on it. The law `q` of every draw is kept, unless every row
+    takes the likeliest token, which is a point mass.
+
+    Attributes:
+        temperature: of the draft; None takes each request's own.
+    """
+
+    drawn: ClassVar[Drawn] = Drawn.IID
+    provides: ClassVar[frozenset[str]] = frozenset({"logits"})
+    temperature: float | None = None
+
+    @abstractmethod
+    def limits(self, batch: Batch) -> list[int]:
+        """How deep each row can be drafted, whatever room it has."""
+
+    @abstractmethod
+    def score(self, batch: Batch, tokens: list[Tensor]) -> Scores:
+        """Score what follows the newest token of each row.
+
+        Args:
+            batch: the rows.
+            tokens: the roots and what was drafted below them, depth by depth, [B] int64 each; meaningless in rows that
+                draft no more.
+
+        Returns:
+            Scores of one node per row, [B, 1, V].
+        """
+
+    def forwards(self, depth: int) -> int:
+        """Draft forwards that `score` makes for the candidate at this depth (1 is the root's child)."""
+        return 1
+
+    def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
+        rows, device = batch.rows, batch.device
+        room = [min(row.room, max_nodes - 1, most) for row, most in zip(rows, self.limits(batch), strict=True)]
+        certain = all(self._certain(row) for row in rows)
+        tokens, laws, probs = [batch.roots], [], [torch.ones(len(rows), 1, device=device)]
+        # Decisions are kept as lists: on a CPU every operation on a tensor takes microseconds, of one number as well.
+        paths: list[list[int]] = [[] for _ in rows]
+        forwards, going = [0] * len(rows), [[most > 0] for most in room]
+        frontier = Frontier(
+            torch.zeros_like(tokens[0])[:, None], probs[0], None, None, torch.tensor(going, device=device)
+        )
+        while any(one for (one,) in going):
+            grow = (frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0))[:, 0]
+            growing = grow.tolist()
+            if not any(growing):
+                break
+            scores = self.score(batch, tokens)
+            own = scores.logits[:, -1]  # [B, V]
+            if certain:
+                prob, token = own.softmax(1).max(1)
+                check_usable(prob[grow].tolist())
+            else:
+                q = distribution(scores.logits, rows, lambda b, _: paths[b], self.temperature)[:, 0]
+                token = batch.draft_rng.pick(q, grow)
+                laws.append(q if all(growing) else q * grow[:, None])
+                prob = own.softmax(1).gather(1, token[:, None])[:, 0]
+            tokens.append(token)
+            probs.append(prob[:, None])
+            going, cost = [], self.forwards(len(tokens) - 1)
+            for b, (drawn, drafting) in enumerate(zip(token.tolist(), growing, strict=True)):
+                if drafting:
+                    paths[b].append(drawn)
+                    forwards[b] += cost
+                # Nothing may follow an end-of-sequence token, so drafting stops there.
+                ended = drawn in rows[b].request.stop_token_ids
+                going.append([drafting and not ended and len(paths[b]) < room[b]])
+            hidden = None if scores.hidden is None else scores.hidden[:, -1:]
+            active = torch.tensor(going, device=device)
+            frontier = Frontier(frontier.depth + 1, probs[-1], own[:, None], hidden, active)
+        if not any(paths):
+            return Draft.root_only(tokens[0], Drawn.IID)
+        law = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
+        return chain(batch, paths, law, torch.cat(probs, 1), forwards)
+
+    def _certain(self, row: Row) -> bool:
+        """Whether the row's draft is the likeliest token of the drafter's own scores, for which no law is kept."""
+        s = row.request.sampling
+        temperature = s.temperature if self.temperature is None else self.temperature
+        return temperature == 0 and not (s.looks_back or s.logit_bias)
+
+
+def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, forwards: list[int]) -> Draft:
+    """A chain per row.
+
+    Args:
+        batch: the rows.
+        paths: what was drafted below the root of each.
+        q: [B, N, V] float, or None where every token is a point mass.
+        prob: [B, N] float. As in `Draft`.
+        forwards: as in `Draft`.
+    """
+    nodes = max(map(len, paths)) + 1
+    tokens = [
+        [row.tokens[-1], *path, *[0] * (nodes - 1 - len(path))] for row, path in zip(batch.rows, paths, strict=True)
+    ]
+    parents = [[max(i - 1, 0) if i <= len(path) else 0 for i in range(nodes)] for path in paths]
+    sizes = [len(path) + 1 for path in paths]
+    held = partial(torch.tensor, device=batch.device)
+    drawn = Drawn.POINT if q is None else Drawn.IID
+    return Draft(held(tokens), held(parents), held(sizes), q, drawn, prob, held(forwards))

@@ -15,25 +15,29 @@ from foretoken.types import Batch, Draft, Frontier, Verdict
 
 
 class Trained(Protocol):
-    """Something trained for one draft and kept in a file beside it.
+    """Something trained for one model and kept in a file.
 
     Attributes:
-        file_name: its name in the draft's folder.
+        file_name: its name, in the draft's folder if it belongs to a draft.
     """
 
     file_name: ClassVar[str]
 
     @classmethod
-    def load(cls, path: Path, draft: str) -> Self:
-        """Read it, for the draft of that fingerprint.
+    def load(cls, path: Path, model: str) -> Self:
+        """Read it, for the model of that fingerprint.
 
         Raises:
-            ModelError: the file is missing or broken, or was trained for another draft.
+            ModelError: the file is missing or broken, or was trained for another model.
         """
         ...
 
+    def added_tokens(self) -> Tensor | None:
+        """[E, H] float or None. Rows that the model's input embedding needs beyond its own."""
+        ...
+
     def to(self, device: torch.device) -> Self:
-        """Move it to the draft's device."""
+        """Move it to the model's device."""
         ...
 
 

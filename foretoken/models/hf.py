@@ -220,6 +220,12 @@ class HFModel:
         """Bytes of weights, shared ones once."""
         return sum(weight.nbytes for weight in self.model.parameters())
 
+    @property
+    def output_embedding(self) -> Tensor:
+        """[V, H] float. What the last hidden state is read by."""
+        weight: Tensor = self._head.weight.detach()
+        return weight
+
     def new_cache(self, rows: int) -> TensorCache:
         """An empty cache of that many rows."""
         return TensorCache(self._num_layers, rows)
@@ -261,6 +267,17 @@ class HFModel:
         if logits.shape[-1] < self.vocab_size:
             logits = pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
         return Scores(logits, hidden), tree
+
+
+def append_tokens(model: PreTrainedModel, rows: Tensor) -> None:
+    """Give the input embedding more rows; the output embedding stays as it is, also where both share their weights.
+
+    Args:
+        model: is changed.
+        rows: [E, H] float. What tokens beyond the present ones are read as.
+    """
+    table = model.get_input_embeddings()
+    table.weight = nn.Parameter(torch.cat([table.weight, rows.to(table.weight)]), requires_grad=False)
 
 
 def adapt(model: PreTrainedModel, max_length: int, vocab_size: int | None = None) -> HFModel:

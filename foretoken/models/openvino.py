@@ -15,7 +15,8 @@ from torch.nn.functional import pad
 from foretoken.errors import ModelError
 from foretoken.models import threads
 from foretoken.models.base import KVCache
-from foretoken.models.openvino_graph import INSTEAD, facts_of, page
+from foretoken.models.openvino_graph import INSTEAD, facts_of
+from foretoken.models.openvino_pages import page
 from foretoken.models.openvino_weights import weight_bytes
 from foretoken.models.paged import PagedCache, Reading, padded
 from foretoken.types import Scores

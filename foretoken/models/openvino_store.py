@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from foretoken import __version__
 from foretoken.errors import ModelError
 from foretoken.models.openvino import OpenVINOModel, check_dtype, core
-from foretoken.models.openvino_graph import INSTEAD, check_config, trace
+from foretoken.models.openvino_graph import INSTEAD, append_tokens, check_config, trace
 from foretoken.models.openvino_weights import pack, round_weights, shorten
 from foretoken.models.proof import expect, says_the_same
 from foretoken.models.store import check_space, first_line, home, keep, tidy
@@ -39,6 +39,7 @@ def load(
     weights: Callable[[], PreTrainedModel],
     dtype: torch.dtype,
     vocab_size: int | None = None,
+    added: Tensor | None = None,
 ) -> OpenVINOModel:
     """Load a checkpoint for OpenVINO, converting it the first time.
 
@@ -47,6 +48,7 @@ def load(
         weights: reads its weights in float32; only called to convert.
         dtype: float32 or bfloat16.
         vocab_size: as in `HFModel`.
+        added: [E, H] float or None. Rows for tokens behind those that the input embedding has; they are not stored.
 
     Returns:
         The model; its `note` says what went wrong on the way, if anything did.
@@ -72,6 +74,8 @@ def load(
         _tell(4, f"{checkpoint}", "compiling and proving it")
     graph, proof = stored
     try:
+        if added is not None:
+            append_tokens(graph, added)
         model = OpenVINOModel(graph, dtype, checkpoint.max_length, vocab_size)
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot run {checkpoint} here: {first_line(error)}", hint=INSTEAD) from error

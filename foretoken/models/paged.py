@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from foretoken.models.cache import commit_moves
-from foretoken.models.openvino_graph import BLOCK, Layer
+from foretoken.models.openvino_graph import Layer
+from foretoken.models.openvino_pages import BLOCK
 from foretoken.types import swap_remove
 
 

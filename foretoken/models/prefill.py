@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from foretoken.models.base import KVCache, LanguageModel
 
 CHUNK = 512
 
 
-def prefill(model: LanguageModel, prompts: list[list[int]]) -> KVCache:
-    """Cache of prompts, read in chunks so that attention masks stay small. An empty prompt gives an empty row."""
+def prefill(model: LanguageModel, prompts: list[list[int]], states: list[list[Tensor]] | None = None) -> KVCache:
+    """Cache of prompts, read in chunks so that attention masks stay small. An empty prompt gives an empty row.
+
+    Args:
+        model: what reads.
+        prompts: token ids.
+        states: one list per prompt, to which the last hidden states of its tokens are added, a [n, H] float tensor per
+            chunk; None saves scoring all but the last token.
+    """
     cache = model.new_cache(len(prompts))
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     for start in range(0, int(lengths.max()), CHUNK):
@@ -20,6 +28,10 @@ def prefill(model: LanguageModel, prompts: list[list[int]]) -> KVCache:
         column = torch.arange(width)
         # Padding stands behind the text, so no token of the text sees it, and it is never committed.
         mask = (column <= column[:, None]).expand(len(prompts), width, width)
-        model.forward(tokens, (cache.lengths[:, None] + column).clamp_max(model.max_length - 1), mask, cache, last=1)
+        positions = (cache.lengths[:, None] + column).clamp_max(model.max_length - 1)
+        scores = model.forward(tokens, positions, mask, cache, last=1 if states is None else 0)
+        if states is not None and scores.hidden is not None:
+            for held, hidden, piece in zip(states, scores.hidden, pieces, strict=True):
+                held += [hidden[: len(piece)]] if piece else []
         cache.commit(column.expand(len(prompts), width), (lengths - start).clamp(0, width))
     return cache

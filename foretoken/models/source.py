@@ -24,7 +24,7 @@ from transformers import logging as library
 
 from foretoken.config import QUANTIZATIONS
 from foretoken.errors import ModelError, did_you_mean
-from foretoken.models.hf import HFModel, adapt
+from foretoken.models.hf import HFModel, adapt, append_tokens
 from foretoken.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Checkpoint:
             ModelError: it cannot be read, or wants to run code that was not allowed.
         """
         try:
-            with _quiet():
+            with quiet():
                 return AutoConfig.from_pretrained(self.path, trust_remote_code=self._trust)
         except Exception as error:  # the library raises many kinds here
             what, hint = f"cannot read the configuration of {self}: {_first_line(error)}", UNKNOWN
@@ -99,7 +99,7 @@ class Checkpoint:
             ModelError: there is none, or it cannot be read.
         """
         try:
-            with _quiet():
+            with quiet():
                 return Tokenizer(AutoTokenizer.from_pretrained(self.path, trust_remote_code=self._trust))
         except Exception as error:  # the library raises many kinds here
             raise ModelError(
@@ -143,7 +143,12 @@ class Checkpoint:
         return digest.hexdigest()
 
     def load(
-        self, dtype: str = "auto", device: str = "auto", vocab_size: int | None = None, backend: str = "auto"
+        self,
+        dtype: str = "auto",
+        device: str = "auto",
+        vocab_size: int | None = None,
+        backend: str = "auto",
+        added: torch.Tensor | None = None,
     ) -> LoadedModel:
         """Load the weights.
 
@@ -153,6 +158,7 @@ class Checkpoint:
             vocab_size: logits to return, when a draft must follow its target.
             backend: "torch", "openvino" (CPU only), or "auto": OpenVINO on a CPU where it is installed and the model
                 runs on it, else torch.
+            added: [E, H] float or None. Rows for tokens behind those that the input embedding has.
 
         Returns:
             The model; its `note` says why "auto" did not choose OpenVINO, or what else the user should know.
@@ -166,8 +172,8 @@ class Checkpoint:
             from foretoken.models import openvino_store
 
             try:
-                with _quiet():
-                    return openvino_store.load(self, lambda: self._read(torch.float32), number, vocab_size)
+                with quiet():
+                    return openvino_store.load(self, lambda: self._read(torch.float32), number, vocab_size, added)
             except ModelError as error:
                 if self.quantization != "none":
                     hint = f"use its weights as they are: those in {self.quantization} run on OpenVINO only"
@@ -177,14 +183,17 @@ class Checkpoint:
                 note = f"{self} runs on torch: {error}"
         elif backend == "auto" and where.type == "cpu":
             note = MISSING
-        with self._explained(where, number), _quiet():
-            model = adapt(self._read(number).to(where), self.max_length, vocab_size)
+        with self._explained(where, number), quiet():
+            read = self._read(number)
+            if added is not None:
+                append_tokens(read, added)
+            model = adapt(read.to(where), self.max_length, vocab_size)
         model.note = note
         return model
 
     def _read(self, dtype: torch.dtype) -> PreTrainedModel:
         """The model as the library makes it, on the CPU, with all of its weights."""
-        with self._explained(torch.device("cpu"), dtype), _quiet():
+        with self._explained(torch.device("cpu"), dtype), quiet():
             model, report = AutoModelForCausalLM.from_pretrained(
                 self.path,
                 dtype=dtype,
@@ -263,7 +272,7 @@ def _check_complete(checkpoint: Checkpoint, model: PreTrainedModel, report: dict
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and warnings of the library; what matters is raised."""
     level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
     library.set_verbosity_error()

@@ -17,7 +17,9 @@ from foretoken.models.base import LanguageModel
 from foretoken.request import Sampling
 from foretoken.rng import draw
 from foretoken.sampling import warp
-from foretoken.train.fitting import Part, Progress, Training
+from foretoken.train.checkpoints import grown
+from foretoken.train.fitting import Part, Training
+from foretoken.train.rounds import Progress
 from foretoken.types import Scores
 
 GROUP = 16  # prompts sampled in one batch, and the unit of resuming
@@ -98,24 +100,19 @@ def collect(
         path: a JSON line per example.
         progress: told how many examples are done, and of how many.
     """
-    lines = path.read_text().splitlines() if path.is_file() else []
-    lines = lines[: len(lines) // GROUP * GROUP]
-    path.write_text("".join(line + "\n" for line in lines))
-    for start in range(len(lines), len(prompts), GROUP):
-        group = prompts[start : start + GROUP]
-        requests = [
-            llm.request(text, sampling, max_new_tokens=max_new_tokens, seed=seed + start + i)
-            for i, text in enumerate(group)
-        ]
+
+    def make(items: range) -> list[dict[str, Any]]:
+        requests = [llm.request(prompts[i], sampling, max_new_tokens=max_new_tokens, seed=seed + i) for i in items]
         run = llm.run(requests)
         for _ in run:
             pass
-        with path.open("a") as file:
-            for i, done in enumerate(run.completions()):
-                rng = np.random.default_rng([seed, start + i])
-                example = label(llm, requests[i].prompt, done.token_ids, sampling, rng)
-                file.write(json.dumps(asdict(example)) + "\n")
-        progress(min(start + GROUP, len(prompts)), len(prompts))
+        return [
+            asdict(label(llm, request.prompt, done.token_ids, sampling, np.random.default_rng([seed, i])))
+            for i, request, done in zip(items, requests, run.completions(), strict=True)
+        ]
+
+    for done in grown(path, len(prompts), GROUP, make):
+        progress(done, len(prompts))
     return [Example(**json.loads(line)) for line in path.read_text().splitlines()]
 
 

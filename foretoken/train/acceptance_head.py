@@ -18,7 +18,8 @@ from foretoken.llm import LLM
 from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
 from foretoken.train.acceptance_data import collect_each, features, provenance
 from foretoken.train.calibration import calibration_error, divergence, reliability
-from foretoken.train.fitting import Part, Progress, Training, begin, draft_of, fit, judge, split
+from foretoken.train.fitting import Part, Training, begin, draft_of, fit, judge, split
+from foretoken.train.rounds import Progress, silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ def train(
     prompts: Sequence[str],
     recipe: Recipe,
     work: Path,
-    progress: Progress = lambda stage, done, of: None,
+    progress: Progress = silent,
 ) -> AcceptanceHead:
     """Train a head for the model's draft. Interrupted and run again with the same folder, it goes on where it was.
 

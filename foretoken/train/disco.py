@@ -18,7 +18,8 @@ from foretoken.llm import LLM
 from foretoken.models.base import LanguageModel
 from foretoken.models.disco_classifier import DEPTH, ClassifierShape, DiscoClassifier
 from foretoken.train.acceptance_data import Example, collect_each, provenance, read_once
-from foretoken.train.fitting import Part, Progress, Training, begin, draft_of, fit, judge, split
+from foretoken.train.fitting import Part, Training, begin, draft_of, fit, judge, split
+from foretoken.train.rounds import Progress, silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ def train(
     prompts: Sequence[str],
     recipe: Recipe,
     work: Path,
-    progress: Progress = lambda stage, done, of: None,
+    progress: Progress = silent,
 ) -> DiscoClassifier:
     """Train a classifier for the model's draft. Run again with the same folder, it goes on where it was.
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,11 +17,11 @@ from foretoken.models.base import LanguageModel
 from foretoken.models.predictor import TEMPERATURE, AcceptancePredictor
 from foretoken.request import Sampling
 from foretoken.train.calibration import calibrate, calibration_error, divergence, reliability
+from foretoken.train.checkpoints import Checkpoints, claim
+from foretoken.train.rounds import Progress, run_rounds, set_learning_rate
 
-WARM_UP = 0.03  # share of the training spent raising the learning rate
 FEWEST_PROMPTS = 30
 
-Progress = Callable[[str, int, int], None]
 Part = tuple[Tensor, Tensor]  # [M, D] features and [M] labels
 Piece = TypeVar("Piece")
 
@@ -77,7 +73,7 @@ def begin(llm: LLM, prompts: Sequence[str], recipe: Training, work: Path, title:
     shuffled = list(prompts)
     random.Random(recipe.seed).shuffle(shuffled)  # files follow one another, and the parts must be alike
     models = {"target": llm.target.fingerprint, "draft": llm.draft.fingerprint}
-    _claim(work, {**models, **asdict(recipe), "prompts": shuffled})
+    claim(work, {**models, **asdict(recipe), "prompts": shuffled})
     return shuffled
 
 
@@ -118,27 +114,19 @@ def fit(
         progress: told when an epoch is done.
     """
     optimizer = torch.optim.AdamW(net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    best: dict[str, Any] = {"dev_divergence": math.inf}
-    for epoch in range(recipe.epochs):
-        path = work / f"epoch-{epoch}.pt"
-        state = _read_checkpoint(path)
-        if state is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(recipe.seed * 1000 + epoch)  # dropout is the same after an interruption
-                _one_pass(net.train(), optimizer, epoch_of(epoch), recipe, epoch)
-            net.eval()
-            quality = divergence(unweighted(net(dev[0]).detach(), recipe.reject_weight), dev[1])
-            weights = {name: value.clone() for name, value in net.state_dict().items()}
-            state = {"net": weights, "optimizer": optimizer.state_dict(), "dev_divergence": quality, "epoch": epoch}
-            torch.save(state, path.with_suffix(".part"))
-            os.replace(path.with_suffix(".part"), path)
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        best = min(best, state, key=lambda one: float(one["dev_divergence"]))
-        progress("training", epoch + 1, recipe.epochs)
-    net.load_state_dict(best["net"])
-    net.card = {"epoch": best["epoch"], "dev_divergence": best["dev_divergence"]}
-    net.eval().requires_grad_(False)
+
+    def one_pass(epoch: int) -> None:
+        _one_pass(net.train(), optimizer, epoch_of(epoch), recipe, epoch)
+
+    def score() -> float:
+        return divergence(unweighted(net(dev[0]).detach(), recipe.reject_weight), dev[1])
+
+    def tell(done: int, best: float) -> None:
+        progress("training", done, recipe.epochs)
+
+    best = run_rounds(net, optimizer, recipe.epochs, one_pass, score, Checkpoints(work), recipe.seed, tell)
+    net.card = {"epoch": best["round"], "dev_divergence": best["score"]}
+    net.requires_grad_(False)
 
 
 def judge(net: AcceptancePredictor, dev: Part, test: Part, recipe: Training) -> None:
@@ -176,38 +164,10 @@ def _one_pass(net: AcceptancePredictor, optimizer: torch.optim.Optimizer, data: 
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(of.seed * 1000 + epoch))
     batches = torch.split(order, of.batch)
     for i, batch in enumerate(batches):
-        done = (epoch + i / len(batches)) / of.epochs
-        rate = done / WARM_UP if done < WARM_UP else (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
-        for group in optimizer.param_groups:
-            group["lr"] = of.learning_rate * max(rate, 1e-3)
+        set_learning_rate(optimizer, of.learning_rate, (epoch + i / len(batches)) / of.epochs)
         optimizer.zero_grad()
         weighted_loss(net.logit(features[batch]), labels[batch], of.reject_weight).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """A finished epoch, or None where there is none that can be read."""
-    if not path.is_file():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        return state
-    except Exception:  # a broken archive raises many kinds; the epoch is trained again
-        return None
-
-
-def _claim(work: Path, identity: dict[str, Any]) -> None:
-    """Bind a work folder to one training, so that resuming never mixes two.
-
-    Raises:
-        ConfigError: it belongs to another one.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    mark = work / "identity"
-    if mark.is_file() and mark.read_text() != digest:
-        raise ConfigError(f"`{work}` holds another training", hint="give another folder, or remove this one")
-    mark.write_text(digest)
 
 
 def weighted_loss(logit: Tensor, label: Tensor, reject_weight: float) -> Tensor:

@@ -13,7 +13,10 @@ from foretoken.engine import Engine, check_fit
 from foretoken.errors import ConfigError
 from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
 from foretoken.models.base import LanguageModel
+from foretoken.models.block_heads import BlockHeads, BlockShape
 from foretoken.models.disco_classifier import DiscoClassifier
+from foretoken.models.lookahead import LookAhead, LookAheadShape
+from foretoken.models.ngram import NGram
 from foretoken.registry import METHODS, find
 from foretoken.rng import RngFactory, SeededRng
 from foretoken.types import Drawn
@@ -21,6 +24,7 @@ from tests.contract import adversaries
 
 # Options worth a run of their own, beside the defaults that every method gets. A method need not be listed.
 OPTIONS: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("draft", "blockwise"): [{"rescore": "none"}, {"rescore": "ngram"}],
     ("draft", "model"): [{"temperature": 2.0}],
     ("length", "bandit"): [{"algorithm": "exp3", "most": 2}],
     ("length", "confidence"): [{"threshold": 0.7, "adaptive": True}],
@@ -74,7 +78,9 @@ class Setup:
         self, target: LanguageModel, draft: LanguageModel, rng: RngFactory = SeededRng, **options: Any
     ) -> Engine:
         """An engine with fresh methods."""
-        drafter = self.draft.make(draft if self.draft.type.uses_model else None)
+        inside = self.draft.type.trained
+        model = untrained(inside, target) if inside else draft if self.draft.type.uses_model else None
+        drafter = self.draft.make(model)
         kind = getattr(self.length.type, "trained", None)
         trained = [untrained(kind, draft)] if kind else []
         return Engine(
@@ -82,17 +88,31 @@ class Setup:
         )
 
 
-def untrained(kind: type[Any], draft: LanguageModel) -> Any:
-    """What a policy would have trained for a draft, with random weights: exactness must not depend on what it says."""
+def untrained(kind: type[Any], model: LanguageModel) -> Any:
+    """What would be trained for a model, with random weights: exactness must not depend on what it says."""
     torch.manual_seed(0)
     made = {
-        AcceptanceHead: lambda: AcceptanceHead(HeadShape(draft.hidden_size, depth=1)),
+        AcceptanceHead: lambda: AcceptanceHead(HeadShape(model.hidden_size, depth=1)),
+        BlockHeads: lambda: block_heads(model),
         DiscoClassifier: DiscoClassifier,
+        # Any token makes a target say something, so that the models of these tests need no more than they have.
+        LookAhead: lambda: LookAhead(LookAheadShape(model.hidden_size, first=0, count=2)),
     }
     net = made[kind]().requires_grad_(False)
     for weights in net.parameters():  # a fresh head repeats the draft's probability, whatever the state is
         weights.copy_(torch.randn_like(weights))
     return net
+
+
+def block_heads(model: LanguageModel) -> BlockHeads:
+    """Heads whose laws are far from the target's, and an n-gram model that has seen some pairs and triples."""
+    text = torch.randint(model.vocab_size, (40,), generator=torch.Generator().manual_seed(1))
+    ngram = NGram.count([text[:25], text[25:]], model.vocab_size, order=3, least=1)
+    shape = BlockShape(model.hidden_size, model.vocab_size, 3, 4, 3, tuple(ngram.sizes), "neural", 0.7, 2)
+    net = BlockHeads(shape)
+    net.ngram.load_state_dict(ngram.state_dict())
+    net.output.copy_(torch.randn(net.output.shape))
+    return net.double()  # the models of these tests are, and rounding must not show
 
 
 def choices(station: str) -> list[Choice]:

@@ -48,7 +48,7 @@ SEEDS = ("tests/contract/test_seeds.py",)
 MUTANTS = [
     Mutant(
         "the draft is processed, but its raw q is handed on",
-        "draft/model.py",
+        "draft/base.py",
         "laws.append(q if all(growing) else q * grow[:, None])",
         "laws.append(scores.logits[:, -1].softmax(-1) * grow[:, None])",
         SAMPLING,
@@ -71,19 +71,21 @@ MUTANTS = [
     ),
     Mutant(
         "the draft takes the likeliest token, but declares it drawn",
-        "draft/model.py",
+        "draft/base.py",
         "token = batch.draft_rng.pick(q, grow)",
         "token = q.argmax(-1) * grow",
         ENGINE,
     ),
     Mutant(
         "the draft drops a weak token after drawing it",
-        "draft/model.py",
-        "        used = steps <= drafted[:, None]\n",
-        "        last = torch.cat(probs, 1)[torch.arange(len(drafted)), drafted]\n"
-        "        drafted = drafted - ((drafted > 0) & (last < 0.4)).long()\n"
-        "        used = steps <= drafted[:, None]\n"
-        "        laws = [law * used[:, i + 1, None] for i, law in enumerate(laws)]\n",
+        "draft/base.py",
+        "        if not any(paths):\n",
+        "        for b, path in enumerate(paths):\n"
+        "            if path and float(probs[len(path)][b, 0]) < 0.4:\n"
+        "                path.pop()\n"
+        "                if not certain:\n"
+        "                    laws[len(path)] = laws[len(path)] * (torch.arange(len(rows)) != b)[:, None]\n"
+        "        if not any(paths):\n",
         ENGINE,
     ),
     Mutant(
@@ -151,7 +153,7 @@ MUTANTS = [
     ),
     Mutant(
         "the draft's likelier tokens are drawn more often than q says",
-        "draft/model.py",
+        "draft/base.py",
         "token = batch.draft_rng.pick(q, grow)",
         "token = batch.draft_rng.pick(q.square() / q.square().sum(-1, keepdim=True), grow)",
         ENGINE,
@@ -249,7 +251,7 @@ MUTANTS = [
     ),
     Mutant(
         "drafting goes on after a stop token",
-        "draft/model.py",
+        "draft/base.py",
         "ended = drawn in rows[b].request.stop_token_ids",
         "ended = False",
         EDGES,
@@ -330,5 +332,33 @@ MUTANTS = [
         "torch.minimum(p_text, q_text) / p_text.clamp_min(1e-30)",
         "torch.minimum(p_text, q_text) / q_text.clamp_min(1e-30)",
         ("tests/bench/test_replay.py",),
+    ),
+    Mutant(
+        "a block forgets what comes after a place",
+        "models/rescoring.py",
+        "self._weights[place - 1] = self._weights[place - 1] + ahead[:, None]",
+        "self._weights[place - 1] = self._weights[place - 1]",
+        ("tests/models/test_rescoring.py",),
+    ),
+    Mutant(
+        "a block begins at the first accepted node's state",
+        "draft/blockwise.py",
+        "node = verdict.path[b, count - 1] if count else 0",
+        "node = verdict.path[b, 0] if count else 0",
+        ("tests/draft/test_blockwise.py",),
+    ),
+    Mutant(
+        "the look-ahead tokens behind the root are always taken",
+        "draft/lookahead.py",
+        "begin = draft.tokens.shape[1] + last * self._ahead",
+        "begin = draft.tokens.shape[1]",
+        ("tests/draft/test_lookahead.py",),
+    ),
+    Mutant(
+        "a net trained for another model is taken",
+        "models/bound.py",
+        "if made.model != model:",
+        "if not made.model:",
+        ("tests/models/test_bound.py",),
     ),
 ]

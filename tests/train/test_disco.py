@@ -100,12 +100,13 @@ def test_training_is_reproducible_and_resumes_after_any_interruption(llm: foreto
     train(llm, PROMPTS, RECIPE, torn)
     lines = (torn / "examples-1.jsonl").read_text().splitlines(keepends=True)
     (torn / "examples-1.jsonl").write_text("".join(lines[:3]) + lines[3][:40])
-    for epoch in (0, 1):
-        (torn / f"epoch-{epoch}.pt").unlink()
+    for checkpoint in torn.glob("round-*.pt"):
+        checkpoint.unlink()
     # Killed between epochs, with a broken checkpoint left behind.
     late = tmp_path / "late"
     train(llm, PROMPTS, RECIPE, late)
-    (late / "epoch-1.pt").write_bytes(b"broken")
+    (newest,) = late.glob("round-1.*.pt")
+    newest.write_bytes(b"broken")
     for folder in (torn, late):
         again = train(llm, PROMPTS, RECIPE, folder)
         assert again.card == whole.card
