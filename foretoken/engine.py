@@ -14,6 +14,7 @@ from foretoken.commit import commit
 from foretoken.costs import Costs, GivenCosts
 from foretoken.draft.base import Drafter
 from foretoken.errors import ConfigError, RequestError
+from foretoken.judge import judge
 from foretoken.length.base import LengthPolicy
 from foretoken.models.base import LanguageModel
 from foretoken.models.prefill import prefill
@@ -100,8 +101,8 @@ class Engine:
         begin = perf_counter()
         draft = self._draft()
         drafted = perf_counter()
-        p, scores = verify(self.target, draft, batch)  # one target forward
-        verdict = self.rule.accept(draft, p, batch.accept_rng)
+        scores = verify(self.target, draft, batch)  # one target forward
+        verdict = judge(self.rule, draft, scores, batch)
         committed = commit(batch, draft, verdict)  # cuts where a request ends; the only writer
         self.drafter.observe(batch, draft, verdict, scores)
         self.length.observe(batch, draft, verdict)

@@ -61,6 +61,11 @@ class Sampling:
         penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
         return penalties != (1.0, 0.0, 0.0) or bool(self.processors)
 
+    @property
+    def edits(self) -> bool:
+        """Whether scores are changed before temperature and cuts, so that another token may become the likeliest."""
+        return self.looks_back or bool(self.logit_bias)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

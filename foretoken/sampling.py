@@ -53,7 +53,7 @@ def distribution(logits: Tensor, rows: list[Row], path_of: PathOf, temperature: 
     Returns:
         [B, N, V] float. Sums to one over V at every node; a point mass where the temperature is 0.
     """
-    edited = [b for b, row in enumerate(rows) if row.request.sampling.looks_back or row.request.sampling.logit_bias]
+    edited = [b for b, row in enumerate(rows) if row.request.sampling.edits]
     if edited:
         logits = logits.clone()
     for b in edited:

@@ -141,6 +141,7 @@ class Draft:
             root), which tells how sure it was even where `q` is a point mass; None for drafters without one.
         num_forwards: [B] int64. Draft forwards spent per row.
         along: what the target reads beside the nodes, or None.
+        chain: whether it is known that in every row each node in use has the one before it as its parent.
     """
 
     tokens: Tensor
@@ -151,6 +152,7 @@ class Draft:
     prob: Tensor | None
     num_forwards: Tensor
     along: Along | None = None
+    chain: bool = False
 
     @property
     def num_read(self) -> int:
@@ -170,7 +172,7 @@ class Draft:
             roots: [B] int64. Last committed token of each row.
         """
         zeros = torch.zeros_like(roots)
-        return cls(roots[:, None], zeros[:, None], zeros + 1, None, drawn, None, zeros)
+        return cls(roots[:, None], zeros[:, None], zeros + 1, None, drawn, None, zeros, chain=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
-"""Station 3: one target forward over the token tree gives the target's distribution at every node."""
+"""Station 3: one target forward over the token tree scores what follows every node."""
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
 from foretoken.models.base import LanguageModel
-from foretoken.sampling import distribution
 from foretoken.types import Batch, Draft, Scores
 
 
@@ -38,23 +37,33 @@ def ancestors(parents: Tensor) -> Tensor:
     return mask
 
 
-def verify(target: LanguageModel, draft: Draft, batch: Batch) -> tuple[Tensor, Scores]:
+def verify(target: LanguageModel, draft: Draft, batch: Batch) -> Scores:
     """Score every node of the draft with the target.
 
     Returns:
-        [B, N, V] float. What each row's request asks to sample from after each node.
         Scores of the forward, before any sampling parameter: of the nodes, then of what was read along.
     """
     tokens, parents = draft.tokens, draft.parents
     if draft.along is not None:
         tokens = torch.cat([tokens, draft.along.tokens], 1)
         parents = torch.cat([parents, draft.along.parents], 1)
-    mask = ancestors(parents)
+    mask = causal(parents) if draft.chain and draft.along is None else ancestors(parents)
     positions = batch.cache.lengths.to(mask.device)[:, None] + mask.sum(-1) - 1  # [B, N]
-    # Candidates always fit into the context; what is read along with them need not.
+    # Candidates always fit into the context; padding, and what is read along with them, need not.
     positions = positions.clamp_max(target.max_length - 1)
-    scores = target.forward(tokens, positions, mask, batch.cache)
-    return distribution(scores.logits[:, : draft.tokens.shape[1]], batch.rows, Paths(draft)), scores
+    return target.forward(tokens, positions, mask, batch.cache)
+
+
+def causal(parents: Tensor) -> Tensor:
+    """`ancestors` of chains ([B, N] int64 -> [B, N, N] bool), but nodes in padding see all before them, too."""
+    rows, nodes = parents.shape
+    return _triangle(nodes, parents.device).expand(rows, -1, -1)
+
+
+@lru_cache(64)
+def _triangle(nodes: int, device: torch.device) -> Tensor:
+    """[N, N] bool. The lower triangle."""
+    return torch.ones(nodes, nodes, dtype=torch.bool, device=device).tril()
 
 
 class Paths:

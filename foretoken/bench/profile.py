@@ -35,9 +35,9 @@ def profiled(engine: Engine, draft_model: LanguageModel | None) -> Iterator[dict
     clock = _Clock(torch.cuda.synchronize if engine.batch.device.type == "cuda" else lambda: None)
     places: list[tuple[Any, str, str]] = [
         *((stations, name, name) for name in ("verify", "commit", "stream")),
+        (stations, "judge", "accept"),
         *((engine.drafter, name, "draft") for name in ("draft", "observe")),
         *((engine.length, name, "length") for name in ("rests", "grow", "observe")),
-        (engine.rule, "accept", "accept"),
         (engine.target, "forward", "target_forward"),
         *([(draft_model, "forward", "draft_forward")] if draft_model else []),
         (engine, "step", "rest"),

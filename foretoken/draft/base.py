@@ -155,7 +155,7 @@ class ChainDrafter(Drafter):
         """Whether the row's draft is the likeliest token of the drafter's own scores, for which no law is kept."""
         s = row.request.sampling
         temperature = s.temperature if self.temperature is None else self.temperature
-        return temperature == 0 and not (s.looks_back or s.logit_bias)
+        return temperature == 0 and not s.edits
 
 
 def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, forwards: list[int]) -> Draft:
@@ -164,7 +164,7 @@ def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, 
     Args:
         batch: the rows.
         paths: what was drafted below the root of each.
-        q: [B, N, V] float, or None where every token is a point mass.
+        q: [B, N, V] float or None. None where every token is a point mass.
         prob: [B, N] float. As in `Draft`.
         forwards: as in `Draft`.
     """
@@ -176,4 +176,4 @@ def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, 
     sizes = [len(path) + 1 for path in paths]
     held = partial(torch.tensor, device=batch.device)
     drawn = Drawn.POINT if q is None else Drawn.IID
-    return Draft(held(tokens), held(parents), held(sizes), q, drawn, prob, held(forwards))
+    return Draft(held(tokens), held(parents), held(sizes), q, drawn, prob, held(forwards), chain=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from foretoken.accept.base import AcceptanceRule, chain_law, chain_law_at
 from foretoken.accept.block import Block
 from foretoken.accept.greedy import Greedy
 from foretoken.accept.rejection import Rejection
+from foretoken.errors import GenerationError
 from foretoken.types import Draft, Drawn, Verdict
 from tests.contract.outcomes import EveryOutcome, Script
 from tests.contract.rule_law import check_verdict
@@ -54,6 +57,34 @@ def test_a_batch_of_four_fates(rule: type[AcceptanceRule], tested: list[int], dr
     assert verdict.next_token.tolist() == [4, 2, 1, 1]
     assert verdict.recovered.tolist() == [False, True, True, False]
     assert verdict.tested.tolist() == tested
+
+
+@pytest.mark.parametrize("drawn", [Drawn.POINT, Drawn.IID])
+@pytest.mark.parametrize("rule", [Rejection, Block, Greedy])
+def test_where_only_the_likeliest_token_counts_no_distribution_is_needed(
+    rule: type[AcceptanceRule], drawn: Drawn
+) -> None:
+    """`match` comes to what `accept` does, for every chain over three tokens."""
+    rows = list(itertools.product(range(3), repeat=6))
+    tokens, wanted = (torch.tensor([row[at : at + 3] for row in rows]) for at in (0, 3))
+    sizes = torch.arange(len(rows)) % 3 + 1
+    draft = chain(tokens * (torch.arange(3) < sizes[:, None]), sizes, drawn)
+    expected = judge(rule(), draft, certain(wanted))
+    found = rule().match(draft, wanted, torch.zeros(wanted.shape))
+    for part in ("path", "counts", "next_token", "recovered"):
+        assert torch.equal(getattr(found, part), getattr(expected, part)), part
+    check_verdict(draft, found)
+
+
+@pytest.mark.parametrize("score", [torch.nan, torch.inf, -torch.inf])
+def test_a_score_that_is_no_number_is_reported_where_it_matters(score: float) -> None:
+    draft = chain(TOKENS, SIZES, Drawn.POINT)
+    most = torch.zeros(WANTED.shape)
+    most[1, 2] = score  # behind the first token that is wrong
+    Rejection().match(draft, WANTED, most)
+    most[0, 1] = score
+    with pytest.raises(GenerationError, match="no usable probabilities"):
+        Rejection().match(draft, WANTED, most)
 
 
 @pytest.mark.parametrize("rule", [Rejection, Block, Greedy])

@@ -27,3 +27,7 @@ class Liar(Lossy):
     """Keep everything that was drafted, and claim that this is lossless."""
 
     lossless: ClassVar[bool] = True
+
+    def match(self, draft: Draft, likeliest: Tensor, most: Tensor) -> Verdict:
+        kept = torch.where(draft.nodes[:, 1:], draft.tokens[:, 1:], likeliest[:, :-1])
+        return super().match(draft, torch.cat([kept, likeliest[:, -1:]], 1), most)

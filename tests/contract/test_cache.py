@@ -22,9 +22,10 @@ from foretoken.models.prefill import prefill
 from foretoken.registry import find
 from foretoken.request import Request, Sampling
 from foretoken.rng import SeededRng
+from foretoken.sampling import distribution
 from foretoken.tokenizer import TextPieces
 from foretoken.types import Batch, Draft, Drawn, Row, Verdict
-from foretoken.verify import ancestors, verify
+from foretoken.verify import Paths, ancestors, verify
 from tests.contract.llama import TinyLlama, logits_after
 from tests.contract.methods import Choice, Setup, pairwise
 from tests.contract.table import TableModel, near, random_table
@@ -151,7 +152,7 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
 
 def test_every_node_of_a_tree_is_scored_as_if_it_were_alone(model: LanguageModel) -> None:
     batch, draft, _ = tree_batch(model)
-    _, scores = verify(model, draft, batch)
+    scores = verify(model, draft, batch)
     for b, (tokens, parents, _) in enumerate(TREES):
         for node in range(len(tokens)):
             text = [*PROMPTS[b], tokens[0], *(tokens[n] for n in path_to(node, parents))]
@@ -188,7 +189,7 @@ def test_a_tree_after_a_tree(model: LanguageModel) -> None:
         None,
         torch.zeros(2, dtype=torch.int64),
     )
-    _, scores = verify(model, again, batch)
+    scores = verify(model, again, batch)
     for b, row in enumerate(batch.rows):
         for node in range(4):
             text = row.tokens + [int(again.tokens[b, n]) for n in path_to(node, again.parents[b].tolist())]
@@ -207,7 +208,7 @@ def test_the_greedy_walk_of_a_tree_ends_where_the_target_says() -> None:
     """Scores, walk and commit together: the accepted branch is the target's own continuation."""
     model = TableModel(TARGET)
     batch, draft, _ = tree_batch(model)
-    p, _ = verify(model, draft, batch)
+    p = distribution(verify(model, draft, batch).logits, batch.rows, Paths(draft))
     verdict = Greedy().accept(draft, p, batch.accept_rng)
     before = [list(row.tokens) for row in batch.rows]
     commit(batch, draft, verdict)
