@@ -70,7 +70,7 @@ def train_draft(llm: LLM, data: Data, recipe: Recipe, out: Path, progress: Progr
     dev, texts = _said(llm, prompts, recipe, work, began, progress)
     with bare(llm.models[0]) as target:
         draft, made = start(llm, target, data, recipe, dev, work, began, progress)
-        before = agreement(target, draft, dev, 8)
+        before = agreement(target, draft, dev)
         stop = sorted(llm.target.stop_token_ids)
         imitation = _planned(target, draft, texts, stop, recipe, work, began)
         learnt = imitate(target, draft, texts, dev, stop, imitation, work / "imitation", progress)
