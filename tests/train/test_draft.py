@@ -203,7 +203,7 @@ def test_a_time_is_turned_into_answers_and_steps_once(llm: foretoken.LLM, tmp_pa
 
 
 def test_the_best_round_is_kept(llm: foretoken.LLM, tmp_path: Path) -> None:
-    card = train_draft(llm, data(), replace(QUICK, budget=Budget(tokens=6000)), tmp_path)
+    card = train_draft(llm, data(), replace(QUICK, budget=Budget(tokens=6000), learning_rate=1e-3), tmp_path)
     rounds = [one["acceptance"] for one in card["rounds"]]
     after = sum(row["after"] for row in card["acceptance"]) / 2
     assert len(rounds) > 1
