@@ -226,7 +226,7 @@ def choose(net: BlockHeads, dev: Places) -> tuple[dict[str, object], list[dict[s
     """
 
     def worth(block: Callable[[Places], Independent]) -> float:
-        parts = [Places(*some) for some in zip(*(part.split(AT_ONCE) for part in dev), strict=True)]
+        parts = [Places(*some) for some in zip(*(torch.split(part, AT_ONCE) for part in dev), strict=True)]
         return sum(accepted(block(part), part) * len(part.known) for part in parts) / len(dev.known)
 
     def ngram(top: int, weight: float) -> Callable[[Places], Independent]:

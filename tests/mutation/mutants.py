@@ -80,10 +80,10 @@ MUTANTS = [
         "the draft drops a weak token after drawing it",
         "draft/base.py",
         "    used = steps <= drafted[:, None]\n",
-        "        last = torch.cat(probs, 1)[torch.arange(len(drafted)), drafted]\n"
-        "        drafted = drafted - ((drafted > 0) & (last < 0.4)).long()\n"
-        "        used = steps <= drafted[:, None]\n"
-        "        laws = [law * used[:, i + 1, None] for i, law in enumerate(laws)]\n",
+        "    last = torch.cat(probs, 1)[torch.arange(len(drafted)), drafted]\n"
+        "    drafted = drafted - ((drafted > 0) & (last < 0.4)).long()\n"
+        "    used = steps <= drafted[:, None]\n"
+        "    laws = [law * used[:, i + 1, None] for i, law in enumerate(laws)]\n",
         ENGINE,
     ),
     Mutant(
@@ -299,8 +299,8 @@ MUTANTS = [
     Mutant(
         "verifying more tokens costs nothing more",
         "costs.py",
-        "verify = self.costs.verify_s(self.rows * (drafted + 1))",
-        "verify = self.costs.verify_s(self.rows)",
+        "self.costs.verify_s(self.rows * (drafted + 1))",
+        "self.costs.verify_s(self.rows)",
         ("tests/length/test_renewal.py", "tests/test_costs.py"),
     ),
     Mutant(
