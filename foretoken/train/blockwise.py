@@ -149,6 +149,7 @@ def fresh(target: HFModel, recipe: Recipe, ngram: NGram, fingerprint: str) -> Bl
     sizes = (recipe.heads, recipe.width, recipe.memory, tuple(ngram.sizes))
     net = BlockHeads(BlockShape(target.hidden_size, target.vocab_size, *sizes), fingerprint)
     net.output.copy_(target.output_embedding[: target.vocab_size])
+    net.spread.copy_(net.output.std())
     net.ngram.load_state_dict(ngram.state_dict())
     return net
 
