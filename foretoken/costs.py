@@ -1,4 +1,4 @@
-"""What a step costs on this machine. Policies that decide by speed ask here; nothing else depends on it."""
+"""What steps cost on this machine. Policies that decide by speed ask, through `prices`; nothing else depends on it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from foretoken.types import Batch, Row
 
 RECENT = 9  # timings of one size that are kept, and as many count for the calibration of it
 
@@ -193,55 +188,6 @@ class ScaledCosts(Costs):
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
-
-
-# What a request is told that has to repeat: neither the clock nor its neighbours may decide for it.
-TYPICAL = GivenCosts(0.2)
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """What drafting costs one row, in seconds of the batch's time; all rows of the batch share its forwards.
-
-    Attributes:
-        costs: of forwards.
-        rows: rows in the batch.
-        drafting: rows of it that still draft, and so pay for going on.
-    """
-
-    costs: Costs
-    rows: int = 1
-    drafting: int = 1
-
-    @property
-    def plain_s(self) -> float:
-        """Seconds of a step of plain decoding, after others of it."""
-        return self.costs.plain_s(self.rows)
-
-    def step_s(self, drafted: int) -> float:
-        """Seconds of the next step if all rows draft so many tokens."""
-        read = self.rows * (drafted + 1)
-        if not drafted:
-            return self.plain_s + self.costs.switch_s(read)
-        verify = self.costs.verify_s(read) + self.costs.switch_s(read)
-        return self.costs.draft_s(self.rows, drafted) + verify
-
-    def more_s(self, drafted: int, more: int = 1) -> float:
-        """This row's part of the seconds that so many more tokens after so many take."""
-        return (self.step_s(drafted + more) - self.step_s(drafted)) * self.rows / max(self.drafting, 1)
-
-
-def prices(row: Row, batch: Batch, drafting: int) -> Prices:
-    """What a row has to reckon with.
-
-    Args:
-        row: one of the batch.
-        batch: knows what forwards cost.
-        drafting: rows that still draft.
-    """
-    if row.request.repeats:
-        return Prices(TYPICAL)
-    return Prices(batch.costs, len(batch.rows), drafting)
 
 
 def interpolate(points: Mapping[int, float], size: int) -> float:

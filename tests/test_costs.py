@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from foretoken.costs import TYPICAL, GivenCosts, MeasuredCosts, Prices, interpolate, prices
+from foretoken.costs import GivenCosts, MeasuredCosts, interpolate
+from foretoken.prices import TYPICAL, Prices, prices
 from foretoken.request import Request
 from tests.length.by_hand import batch
 

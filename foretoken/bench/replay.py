@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from foretoken.bench.trace import Leaves, Trace
-from foretoken.costs import GivenCosts, Prices
+from foretoken.costs import GivenCosts
 from foretoken.length.base import LengthPolicy
 from foretoken.models.cache import TensorCache
+from foretoken.prices import Prices
 from foretoken.rng import SeededRng
 from foretoken.tokenizer import TextPieces
 from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict

@@ -53,7 +53,7 @@ class DraftOptions:
     ] = None
     ffn: Annotated[float, typer.Option(metavar="R", help="Share of the FFN channels that pruning keeps.")] = 0.5
     learning_rate: Annotated[
-        float | None, typer.Option(metavar="X", help="Peak rate. Default: by the draft's width.")
+        float | None, typer.Option(metavar="X", help="Peak rate. Default: by width and method.")
     ] = None
 
     def recipe(self, seed: int) -> Recipe:

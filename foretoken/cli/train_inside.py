@@ -73,8 +73,7 @@ def blockwise(
     """
     from foretoken.train.blockwise import Recipe, train
 
-    shape: dict[str, Any] = {"heads": heads, "width": width, "memory": memory, "order": order}
-    recipe = Recipe(**shape, **options.recipe())
+    recipe = Recipe(heads=heads, width=width, memory=memory, order=order, **options.recipe())
     _train("blockwise", options, models, partial(train, recipe=recipe))
 
 

@@ -10,9 +10,9 @@ from math import exp, log, sqrt
 import torch
 from torch import Tensor
 
-from foretoken.costs import Prices, prices
 from foretoken.errors import ConfigError, did_you_mean
 from foretoken.length.base import LengthPolicy, check_length, check_probability
+from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
 PACE = 16.0  # of exp3's learning rate: lengths worth choosing between differ by a small part of the range of losses

@@ -51,7 +51,7 @@ class LengthPolicy(ABC):
         needs: what the drafter must provide: "logits", "hidden".
         trained: what has to be trained for the draft before it helps, handed over on construction; None if nothing.
         needs_trained: whether it cannot do without.
-        uses_clock: whether it asks what drafting costs (`costs.prices`), so that measured time decides.
+        uses_clock: whether it asks what drafting costs (`prices`), so that measured time decides.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

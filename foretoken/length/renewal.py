@@ -11,11 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretoken.costs import GivenCosts, Prices, prices
+from foretoken.costs import GivenCosts
 from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy, check_length
 from foretoken.length.belief import Belief, log_odds
 from foretoken.models.acceptance_head import AcceptanceHead
+from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
 FADE = 0.99  # how much a step still counts when the next one is done

@@ -62,10 +62,12 @@ class BlockHeads(BoundNet):
     file_name: ClassVar[str] = "blockwise.safetensors"
     Shape: ClassVar[type[BlockShape]] = BlockShape
     output: Tensor
+    spread: Tensor
 
     def __init__(self, shape: BlockShape, target: str = "", card: dict[str, Any] | None = None) -> None:
         super().__init__(shape, target, card)
         self.register_buffer("output", torch.zeros(shape.vocab_size, shape.hidden_size))
+        self.register_buffer("spread", torch.ones(()))
         self.into = nn.ModuleList(nn.Linear(shape.hidden_size, shape.width) for _ in range(shape.heads))
         self.out = nn.ModuleList(nn.Linear(shape.width, shape.hidden_size) for _ in range(shape.heads))
         self.begin = nn.Linear(shape.hidden_size, shape.memory)
@@ -103,7 +105,8 @@ class BlockHeads(BoundNet):
         Returns:
             [B, M] float. Its state after.
         """
-        after: Tensor = self.cell(self.output[token], memory)
+        # An output embedding's numbers are far smaller than a state's, and would hardly be heard beside it.
+        after: Tensor = self.cell(self.output[token] / self.spread, memory)
         return after
 
     def expect(self, memory: Tensor) -> Tensor:

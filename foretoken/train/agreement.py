@@ -42,6 +42,12 @@ class Text:
     temperature: float
 
 
+def alike(texts: Sequence[Text], count: int) -> list[list[Text]]:
+    """Texts in groups of at most `count` and about one length, since what is padded is computed too."""
+    order = sorted(texts, key=lambda text: len(text.prompt) + len(text.answer))
+    return [order[start : start + count] for start in range(0, len(order), count)]
+
+
 def padded(texts: Sequence[Text], pad: int = 0) -> tuple[Tensor, Tensor]:
     """Texts in one batch.
 
@@ -76,7 +82,7 @@ def scores(model: Any, ids: Tensor, scored: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def agreement(target: Any, draft: Any, texts: Sequence[Text], batch: int) -> dict[float, float]:
+def agreement(target: Any, draft: Any, texts: Sequence[Text], batch: int = 8) -> dict[float, float]:
     """Mean acceptance by temperature, on texts that the target sampled at that temperature.
 
     Args:
@@ -87,8 +93,8 @@ def agreement(target: Any, draft: Any, texts: Sequence[Text], batch: int) -> dic
     found: dict[float, list[Tensor]] = {}
     for temperature in sorted({text.temperature for text in texts}):
         some = [text for text in texts if text.temperature == temperature]
-        for start in range(0, len(some), batch):
-            ids, scored = padded(some[start : start + batch])
+        for group in alike(some, batch):
+            ids, scored = padded(group)
             p, q = scores(target, ids, scored), scores(draft, ids, scored)
             size = min(p.shape[-1], q.shape[-1])  # either embedding may be padded
             found.setdefault(temperature, []).append(acceptance(p[:, :size], q[:, :size], temperature))

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2404.09221.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -29,6 +29,7 @@ from foretoken.train.rounds import Progress, run_rounds, set_learning_rate, sile
 from foretoken.train.texts import Source
 
 MOST_PLACES = 1500  # places of held-out text that choices are made on
+AT_ONCE = 250  # of them; a lattice of n-grams has top^n weights at each
 TOPS = (4, 8, 16)
 WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 
@@ -148,6 +149,7 @@ def fresh(target: HFModel, recipe: Recipe, ngram: NGram, fingerprint: str) -> Bl
     sizes = (recipe.heads, recipe.width, recipe.memory, tuple(ngram.sizes))
     net = BlockHeads(BlockShape(target.hidden_size, target.vocab_size, *sizes), fingerprint)
     net.output.copy_(target.output_embedding[: target.vocab_size])
+    net.spread.copy_(net.output.std())
     net.ngram.load_state_dict(ngram.state_dict())
     return net
 
@@ -215,6 +217,7 @@ def accepted(block: Independent, at: Places) -> float:
     return total
 
 
+@torch.no_grad()
 def choose(net: BlockHeads, dev: Places) -> tuple[dict[str, object], list[dict[str, object]]]:
     """Try all rescorers on held-out text.
 
@@ -222,14 +225,21 @@ def choose(net: BlockHeads, dev: Places) -> tuple[dict[str, object], list[dict[s
         The best `rescore`, `top` and `weight`.
         The best of each `rescore`, with how many tokens were accepted.
     """
-    cold = torch.zeros(len(dev.known))
-    tried: list[dict[str, object]] = [{"rescore": "none", "accepted": accepted(Independent(net, dev.hidden), dev)}]
+
+    def worth(block: Callable[[Places], Independent]) -> float:
+        parts = [Places(*some) for some in zip(*(torch.split(part, AT_ONCE) for part in dev), strict=True)]
+        return sum(accepted(block(part), part) * len(part.known) for part in parts) / len(dev.known)
+
+    def ngram(top: int, weight: float) -> Callable[[Places], Independent]:
+        return lambda at: Global(net, at.hidden, top, weight, at.known, torch.zeros(len(at.known)))
+
+    def neural(top: int, weight: float) -> Callable[[Places], Independent]:
+        return lambda at: Local(net, at.hidden, top, weight)
+
+    tried: list[dict[str, object]] = [{"rescore": "none", "accepted": worth(lambda at: Independent(net, at.hidden))}]
     for top, weight in product(TOPS, WEIGHTS):
-        for name, block in (
-            ("ngram", Global(net, dev.hidden, top, weight, dev.known, cold)),
-            ("neural", Local(net, dev.hidden, top, weight)),
-        ):
-            tried.append({"rescore": name, "top": top, "weight": weight, "accepted": accepted(block, dev)})
+        for name, make in (("ngram", ngram), ("neural", neural)):
+            tried.append({"rescore": name, "top": top, "weight": weight, "accepted": worth(make(top, weight))})
     best = [
         max((one for one in tried if one["rescore"] == name), key=lambda one: float(str(one["accepted"])))
         for name in ("none", "ngram", "neural")

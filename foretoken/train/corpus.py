@@ -65,7 +65,9 @@ def pack(tokenizer: Any, documents: Sequence[Document], context: int) -> Tensor:
     ids: list[np.ndarray] = []
     for start in range(0, len(documents), BATCH):
         texts = [written(tokenizer, document) for document in documents[start : start + BATCH]]
-        ids += [np.array(one, np.int32) for one in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        ids += [
+            np.array(one, np.int32) for one in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        ]
     stream = np.concatenate(ids) if ids else np.zeros(0, np.int32)
     rows = (len(stream) - 1) // context
     if rows < 1:

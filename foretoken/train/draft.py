@@ -35,6 +35,8 @@ MOST_CHARS = 1000  # of a prompt: one long text in a batch makes the others wait
 FEWEST_PROMPTS = 30
 READ_TWICE = 3  # times that an answer is read, about
 ANSWERING = 0.3  # share of the time left that the target spends answering
+# Of the learning rate that its width would take from scratch: more undoes what a trained draft knows.
+RATE = {"scratch": 1 / 3, "prune": 1 / 3, "distill": 1 / 12}
 LENIENCES = (1.0, 0.8, 0.5, 0.2)
 ABOUT = (
     "A draft of {weights} weights for the target whose weights hash to `{target}`, made with `foretoken train draft`: "
@@ -70,7 +72,7 @@ def train_draft(llm: LLM, data: Data, recipe: Recipe, out: Path, progress: Progr
     dev, texts = _said(llm, prompts, recipe, work, began, progress)
     with bare(llm.models[0]) as target:
         draft, made = start(llm, target, data, recipe, dev, work, began, progress)
-        before = agreement(target, draft, dev, 8)
+        before = agreement(target, draft, dev)
         stop = sorted(llm.target.stop_token_ids)
         imitation = _planned(target, draft, texts, stop, recipe, work, began)
         learnt = imitate(target, draft, texts, dev, stop, imitation, work / "imitation", progress)
@@ -188,7 +190,7 @@ def _planned(
 ) -> Imitation:
     """The recipe of learning from the target, with as many steps as the budget affords."""
     config = draft.config.get_text_config()
-    rate = recipe.learning_rate or Size(config.hidden_size, 1).learning_rate / 3
+    rate = recipe.learning_rate or Size(config.hidden_size, 1).learning_rate * RATE[recipe.method]
     rows = fewest_rows(16, config.vocab_size, recipe.max_new_tokens)
     one = recipe.imitation(learning_rate=rate, batch=rows)
 

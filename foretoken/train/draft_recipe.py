@@ -23,7 +23,7 @@ class Recipe:
         temperatures: that the target answers at, and that the draft is selected for.
         layers, width: of a draft from scratch; the layers to keep of a pruned one. None derives them from the target.
         ffn: share of the FFN channels that a pruned draft keeps.
-        learning_rate: of learning from the target; None takes a third of what its width would take from scratch.
+        learning_rate: of learning from the target; None takes a share of what its width would take from scratch.
         seed: of everything random.
     """
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from foretoken.errors import ConfigError
-from foretoken.train.agreement import Text, agreement, padded, scores
+from foretoken.train.agreement import Text, agreement, alike, padded, scores
 from foretoken.train.answers import said_by
 from foretoken.train.checkpoints import Checkpoints
 from foretoken.train.corpus import batches
@@ -26,6 +26,7 @@ from foretoken.train.rounds import Progress, run_rounds, set_learning_rate
 
 SEQUENCE = "ce"  # cross-entropy of what the target said, which needs none of its probabilities
 ROUND_STEPS = 20
+ALIKE = 4  # texts of about one length that are read at once: what is padded is computed too
 SCORED = 2**25  # logits that a step may hold
 
 
@@ -85,17 +86,23 @@ def imitation_loss(target: Any, draft: Any, texts: Sequence[Text], recipe: Imita
         texts: what was said, by either of them.
         recipe: which divergence.
     """
+    parts = [_divergence(target, draft, some, recipe) for some in alike(texts, ALIKE)]
+    return torch.stack([part.sum() for part in parts]).sum() / sum(map(len, parts))
+
+
+def _divergence(target: Any, draft: Any, texts: Sequence[Text], recipe: Imitation) -> Tensor:
+    """[M] float32. What `imitation_loss` takes the mean of."""
     ids, scored = padded(texts)
     with autocast(draft.device):
         q = scores(draft, ids, scored).log_softmax(-1)
     if recipe.divergence == SEQUENCE:
         said = ids[:, 1:][scored[:, :-1]].to(q.device)
-        return functional.nll_loss(q, said)
+        return functional.nll_loss(q, said, reduction="none")
     with torch.no_grad(), autocast(target.device):
         p = scores(target, ids, scored)
     size = min(p.shape[-1], q.shape[-1])  # either embedding may be padded
     p, q = p[:, :size].log_softmax(-1), q[:, :size].log_softmax(-1)
-    return find_divergence(recipe.divergence, recipe.beta)(p, q).mean()
+    return find_divergence(recipe.divergence, recipe.beta)(p, q)
 
 
 def imitate(
@@ -137,7 +144,7 @@ def imitate(
             progress(stage, step + 1, recipe.steps, said)
 
     def score() -> float:
-        found = agreement(target, draft, dev, recipe.batch)
+        found = agreement(target, draft, dev)
         return -sum(found.values()) / len(found)
 
     def tell(done: int, best: float) -> None:
@@ -147,7 +154,7 @@ def imitate(
 
     found = run_rounds(draft, optimizer, recipe.rounds, one_round, score, Checkpoints(work), recipe.seed, tell)
     return {
-        "acceptance": agreement(target, draft, dev, recipe.batch),
+        "acceptance": agreement(target, draft, dev),
         "round": found["round"],
         "rounds": [{"round": i, "acceptance": -score} for i, score in enumerate(found["scores"])],
     }

@@ -39,7 +39,7 @@ class Recipe(InsideRecipe):
 
     ahead: int = 4
     cuts: int = 24
-    learning_rate: float = 0.05
+    learning_rate: float = 0.4
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:

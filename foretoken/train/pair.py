@@ -188,5 +188,5 @@ def language_step_s(model: Any, batch: int, repeats: int) -> float:
 def _agreement(target: Any, draft: Any, dev: Tensor) -> dict[str, float]:
     """Greedy match rate and 1 - TV on held-out text, which neither model wrote."""
     texts = [Text(row[:1].tolist(), row[1:].tolist(), t) for t in (0.0, 1.0) for row in dev]
-    found = agreement(target, draft, texts, batch=8)
+    found = agreement(target, draft, texts)
     return {"greedy_match_rate": found[0.0], "acceptance_at_temperature_1": found[1.0]}

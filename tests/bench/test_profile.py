@@ -54,7 +54,7 @@ def test_every_station_is_charged_with_its_own_time(
         (engine.length, "grow"): ("length", 16.0, 6),  # the last answer is no
         (engine.length, "observe"): ("length", 32.0, 2),
         (stations, "verify"): ("verify", 64.0, 2),
-        (engine.rule, "accept"): ("accept", 128.0, 2),
+        (stations, "judge"): ("accept", 128.0, 2),
         (stations, "commit"): ("commit", 256.0, 2),
         (stations, "stream"): ("stream", 512.0, 2),
         (engine, "_time"): ("rest", 1024.0, 2),
@@ -81,10 +81,10 @@ def test_nothing_stays_behind(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None
     with profiled(engine, llm.models[1]):
         engine.step()
     with monkeypatch.context() as patch:
-        patch.setattr(engine.rule, "accept", interrupted)
+        patch.setattr(stations, "judge", interrupted)
         with pytest.raises(KeyboardInterrupt), profiled(engine, llm.models[1]):
             engine.step()
-        assert engine.rule.accept is interrupted
+        assert stations.judge is interrupted
     assert [dict(vars(owner)) for owner in owners] == before
 
 

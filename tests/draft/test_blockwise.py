@@ -43,7 +43,7 @@ def heads(text: list[int]) -> list[int]:
 def test_a_block_begins_at_the_state_that_chose_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the first step on, which knows the prompt's state from the prefill, in rows of different lengths."""
     engine = setup(rescore="none").engine(TableModel(TARGET), TableModel(TARGET))
-    rows = engine.start([Request((0, 1, 2), max_new_tokens=20), Request((3, 1), max_new_tokens=20)])
+    rows = engine.start([Request((*range(a), a, b), max_new_tokens=24) for a in range(4) for b in range(4)])
     drafts: list[Draft] = []
     make = engine.drafter.draft
 
@@ -52,12 +52,14 @@ def test_a_block_begins_at_the_state_that_chose_the_root(monkeypatch: pytest.Mon
         return drafts[-1]
 
     monkeypatch.setattr(engine.drafter, "draft", keep)
-    for _ in range(4):
+    longest = 0
+    for _ in range(6):
         texts = [list(row.tokens) for row in rows]
-        engine.step()
+        longest = max(longest, *(len(event.tokens) for event in engine.step()))
         for b, text in enumerate(texts):
             assert drafts[-1].tokens[b, 1:].tolist() == heads(text)
             assert int(drafts[-1].num_forwards[b]) == 3
+    assert longest > 2, "the state after one accepted token was never told from that after more"
 
 
 def test_a_prompt_of_one_token_has_no_state_yet() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foretoken.costs import GivenCosts, Prices
+from foretoken.costs import GivenCosts
 from foretoken.draft.lookahead import Pass
 from foretoken.errors import ConfigError
 from foretoken.models.lookahead import LookAhead, LookAheadShape
+from foretoken.prices import Prices
 from foretoken.registry import find
 from foretoken.request import Request
 from foretoken.types import Draft

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foretoken.costs import GivenCosts, Prices
+from foretoken.costs import GivenCosts
 from foretoken.errors import ConfigError
 from foretoken.length.bandit import PACE, Arms, Bandit, Exp3, Ucb, step_seconds
+from foretoken.prices import Prices
 from foretoken.request import Request
 from foretoken.types import Batch
 from tests.length import by_hand

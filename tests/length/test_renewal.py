@@ -10,12 +10,13 @@ import torch
 
 from foretoken.bench.replay import replay, seconds
 from foretoken.bench.trace import DEPTH, Leaves, Trace
-from foretoken.costs import GivenCosts, Prices
+from foretoken.costs import GivenCosts
 from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.fixed import Fixed
 from foretoken.length.renewal import Pace, Renewal
+from foretoken.prices import Prices
 from foretoken.request import Request
 from tests.length.by_hand import batch, finished, frontier
 

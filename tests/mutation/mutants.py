@@ -300,14 +300,14 @@ MUTANTS = [
     ),
     Mutant(
         "verifying more tokens costs nothing more",
-        "costs.py",
+        "prices.py",
         "self.costs.verify_s(read) +",
         "self.costs.verify_s(self.rows) +",
         ("tests/length/test_renewal.py", "tests/test_costs.py"),
     ),
     Mutant(
         "a request that must repeat asks the clock",
-        "costs.py",
+        "prices.py",
         "    if row.request.repeats:\n",
         "    if False:\n",
         ("tests/test_costs.py",),

@@ -13,6 +13,7 @@ import torch
 import foretoken
 from foretoken.errors import ConfigError
 from foretoken.models.source import Checkpoint
+from foretoken.train import imitation
 from foretoken.train.agreement import Text, agreement, padded, scores
 from foretoken.train.answers import bare, said_by
 from foretoken.train.budget import Budget
@@ -66,6 +67,21 @@ def test_scores_are_those_of_the_positions_before_the_answer() -> None:
         logits = model(torch.tensor([[*text.prompt, *text.answer]])).logits[0]
         expected.append(logits[len(text.prompt) - 1 : -1])
     torch.testing.assert_close(found, torch.cat(expected), atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_does_not_depend_on_what_is_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, draft = tiny(0), tiny(1)
+    for divergence in ("fkl", "ce"):
+        recipe = Imitation(divergence=divergence)
+        found = []
+        for count in (1, 2, 9):
+            monkeypatch.setattr(imitation, "ALIKE", count)
+            found.append(imitation_loss(target, draft, TEXTS, recipe).item())
+        assert found == pytest.approx([found[0]] * 3, rel=0.02)  # it may be taken in bfloat16
+    ids, scored = padded(TEXTS)
+    said = torch.cat([torch.tensor(text.answer) for text in TEXTS])
+    expected = torch.nn.functional.cross_entropy(scores(draft, ids, scored), said).item()
+    assert found[0] == pytest.approx(expected, rel=0.02)
 
 
 def test_agreement_is_by_temperature_and_one_for_the_model_itself() -> None:
@@ -187,7 +203,7 @@ def test_a_time_is_turned_into_answers_and_steps_once(llm: foretoken.LLM, tmp_pa
 
 
 def test_the_best_round_is_kept(llm: foretoken.LLM, tmp_path: Path) -> None:
-    card = train_draft(llm, data(), replace(QUICK, budget=Budget(tokens=6000)), tmp_path)
+    card = train_draft(llm, data(), replace(QUICK, budget=Budget(tokens=6000), learning_rate=1e-3), tmp_path)
     rounds = [one["acceptance"] for one in card["rounds"]]
     after = sum(row["after"] for row in card["acceptance"]) / 2
     assert len(rounds) > 1

@@ -1,0 +1,59 @@
+"""What drafting more costs one row, and what it saves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from foretoken.costs import Costs, GivenCosts
+
+if TYPE_CHECKING:
+    from foretoken.types import Batch, Row
+
+# What a request is told that has to repeat: neither the clock nor its neighbours may decide for it.
+TYPICAL = GivenCosts(0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What drafting costs one row, in seconds of the batch's time; all rows of the batch share its forwards.
+
+    Attributes:
+        costs: of forwards.
+        rows: rows in the batch.
+        drafting: rows of it that still draft, and so pay for going on.
+    """
+
+    costs: Costs
+    rows: int = 1
+    drafting: int = 1
+
+    @property
+    def plain_s(self) -> float:
+        """Seconds of a step of plain decoding, after others of it."""
+        return self.costs.plain_s(self.rows)
+
+    def step_s(self, drafted: int) -> float:
+        """Seconds of the next step if all rows draft so many tokens."""
+        read = self.rows * (drafted + 1)
+        if not drafted:
+            return self.plain_s + self.costs.switch_s(read)
+        verify = self.costs.verify_s(read) + self.costs.switch_s(read)
+        return self.costs.draft_s(self.rows, drafted) + verify
+
+    def more_s(self, drafted: int, more: int = 1) -> float:
+        """This row's part of the seconds that so many more tokens after so many take."""
+        return (self.step_s(drafted + more) - self.step_s(drafted)) * self.rows / max(self.drafting, 1)
+
+
+def prices(row: Row, batch: Batch, drafting: int) -> Prices:
+    """What a row has to reckon with.
+
+    Args:
+        row: one of the batch.
+        batch: knows what forwards cost.
+        drafting: rows that still draft.
+    """
+    if row.request.repeats:
+        return Prices(TYPICAL)
+    return Prices(batch.costs, len(batch.rows), drafting)
