@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from foretoken.train.pair import RESERVE, Data, save_model
 from foretoken.train.rounds import Progress, silent
 from foretoken.train.sizes import Size
 from foretoken.train.texts import Document
+
+log = logging.getLogger(__name__)
 
 MOST_DEV = 32  # prompts that only select; each is answered once per temperature
 MOST_CHARS = 1000  # of a prompt: one long text in a batch makes the others wait
@@ -78,6 +81,8 @@ def train_draft(llm: LLM, data: Data, recipe: Recipe, out: Path, progress: Progr
         learnt = imitate(target, draft, texts, dev, stop, imitation, work / "imitation", progress)
         lossy = lenience_table(target, draft, dev)
         share = draft.num_parameters() / target.num_parameters()
+    if sum(learnt["acceptance"].values()) < sum(before.values()):
+        log.warning("the draft it started from is accepted more often; give more prompts, or a lower --learning-rate")
     card = {
         "acceptance": [{"temperature": t, "before": before[t], "after": learnt["acceptance"][t]} for t in before],
         "model": {

@@ -217,6 +217,14 @@ def test_the_best_round_is_kept(llm: foretoken.LLM, tmp_path: Path) -> None:
     assert any(set(text["answer"]) & llm.target.stop_token_ids for text in texts)
 
 
+def test_a_draft_that_got_worse_is_no_secret(
+    llm: foretoken.LLM, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = train_draft(llm, data(), replace(QUICK, learning_rate=1.0), tmp_path)
+    assert sum(row["after"] - row["before"] for row in card["acceptance"]) < 0
+    assert "started from is accepted more often" in caplog.text
+
+
 def test_what_cannot_be_trained_is_refused(llm: foretoken.LLM, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too few"):
         train_draft(llm, Data([Source.of_rows("few", ROWS[:5])]), QUICK, tmp_path)
