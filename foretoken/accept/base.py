@@ -59,6 +59,9 @@ class AcceptanceRule(ABC):
         Returns:
             The tokens up to the first that is not the target's, and the target's after them.
         """
+        if draft.tokens.shape[1] == 1:
+            check_usable([score - score + 1 for (score,) in most.tolist()])
+            return plain_verdict(draft, likeliest[:, 0])
         steps = torch.arange(1, draft.tokens.shape[1], device=likeliest.device)
         last = draft.sizes - 1
         same = (draft.tokens[:, 1:] == likeliest[:, :-1]) & (steps <= last[:, None])
@@ -141,16 +144,14 @@ def chain_verdict(draft: Draft, counts: Tensor, tested: Tensor, law: Tensor, rng
     return Verdict(path, counts, tested, next_token, counts < draft.sizes - 1)
 
 
-def nothing_drafted(draft: Draft, p: Tensor, rng: Rng) -> Verdict:
-    """The verdict on a draft of roots alone: one bonus token per row, at no other cost.
+def plain_verdict(draft: Draft, token: Tensor) -> Verdict:
+    """The verdict on a draft of roots alone.
 
     Args:
         draft: roots.
-        p: [B, 1, V] float. What the request asks to sample from.
-        rng: the rows' random numbers for acceptance.
+        token: [B] int64. The bonus token of each row.
     """
     none = torch.zeros_like(draft.sizes)
-    token = rng.pick(p[:, 0], none == 0)
     return Verdict(draft.tokens[:, :0], none, none, token, none > 0)
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretoken.accept.base import AcceptanceRule, chain_law_at, chain_ratios, chain_verdict, nothing_drafted, residual
+from foretoken.accept.base import AcceptanceRule, chain_law_at, chain_ratios, chain_verdict, plain_verdict, residual
 from foretoken.rng import Rng
 from foretoken.types import Draft, Drawn, Verdict
 
@@ -25,7 +25,7 @@ class Rejection(AcceptanceRule):
 
     def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
         if draft.tokens.shape[1] == 1:
-            return nothing_drafted(draft, p, rng)
+            return plain_verdict(draft, rng.pick(p[:, 0], draft.sizes > 0))
         kept = rng.coin(chain_ratios(draft, p).clamp_max(1), draft.nodes[:, 1:]).cumprod(-1)
         counts = kept.sum(-1)
         tested = torch.minimum(counts + 1, draft.sizes - 1)
