@@ -33,7 +33,7 @@ def test_a_bad_list_is_refused_with_a_hint_before_anything_is_loaded(bad: str) -
 
 
 def test_nothing_to_draft_with_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no draft model"):
+    with pytest.raises(ConfigError, match="no drafter"):
         variants(foretoken.load(draft="none", weights=False), ["fixed:1"])
 
 

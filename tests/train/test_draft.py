@@ -194,7 +194,7 @@ def test_every_method_resumes_and_gives_a_draft_that_drafts(llm: foretoken.LLM, 
 
 
 def test_a_time_is_turned_into_answers_and_steps_once(llm: foretoken.LLM, tmp_path: Path) -> None:
-    recipe = replace(QUICK, method="scratch", width=32, layers=1, divergence="tvd", budget=Budget(seconds=0.1))
+    recipe = replace(QUICK, method="scratch", width=32, layers=1, divergence="tvd", budget=Budget(seconds=1e-6))
     card = train_draft(llm, data(), recipe, tmp_path)
     assert (card["learning"]["num_answers"], card["learning"]["steps"]) == (16, 1)  # the least there is
     for state in (tmp_path / "work").glob("*/round-*.pt"):
