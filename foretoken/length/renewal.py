@@ -25,6 +25,7 @@ AHEAD = 4  # candidates that a decision looks ahead, since verification may cost
 OPEN = 2.0  # the head is asked where gain and cost are within this factor of each other
 HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
 REGRET = 0.01  # of the time may be lost on trying again where drafting does not pay
+BREATH = 8  # steps of a rest where it pays for other texts
 
 
 class Renewal(LengthPolicy):
@@ -74,7 +75,7 @@ class Renewal(LengthPolicy):
         self._head = head
         self._given = None if self.config.cost is None else Prices(GivenCosts(self.config.cost))
         self.uses_clock = self._given is None
-        self._latest: dict[float, Pace] = {}  # by temperature
+        self._overall: dict[float, Record] = {}  # by temperature
 
     def rests(self, batch: Batch) -> bool:
         paces = [self._pace(row) for row in batch.rows]
@@ -119,15 +120,42 @@ class Renewal(LengthPolicy):
     def _pace(self, row: Row) -> Pace:
         if self not in row.memory:
             temperature = row.request.sampling.temperature
-            fresh = Pace(temperature)
-            if self._given is None and not row.request.repeats:
-                # Whether drafting pays hardly depends on the request, so the next one need not find out again.
-                if temperature in self._latest:
-                    fresh.follow(self._latest[temperature])
-                self._latest[temperature] = fresh
-            row.memory[self] = fresh
+            # Whether drafting pays depends on the models more than on the request, so requests tell each other.
+            shared = self._given is None and not row.request.repeats
+            overall = self._overall.setdefault(temperature, Record()) if shared else Record()
+            row.memory[self] = Pace(temperature, overall)
         pace: Pace = row.memory[self]
         return pace
+
+
+class Record:
+    """Time of steps that drafted, in plain steps, against the tokens they gave; old ones fade.
+
+    Attributes:
+        steps: time.
+        tokens: what it gave.
+        rest: steps to decode plainly, left over by a request that ended.
+    """
+
+    __slots__ = ("rest", "steps", "tokens")
+
+    def __init__(self) -> None:
+        self.steps, self.tokens, self.rest = START * HOPE, START, 0  # a first guess
+
+    def add(self, steps: float, tokens: float) -> None:
+        """Count a step."""
+        self.fade()
+        self.steps += steps
+        self.tokens += tokens
+
+    def fade(self) -> None:
+        """Old steps say less about the text as it moves on."""
+        self.steps, self.tokens = FADE * self.steps, FADE * self.tokens
+
+    @property
+    def pays(self) -> bool:
+        """Whether drafting was faster than plain decoding."""
+        return self.steps <= self.tokens
 
 
 class Pace:
@@ -135,34 +163,34 @@ class Pace:
 
     Args:
         temperature: of the request. The warmer, the less the draft's probability of a drawn token says of acceptance.
+        overall: of all requests like it.
 
     Attributes:
         rest: steps to decode plainly before drafting is tried again.
     """
 
     __slots__ = (
-        *("_accepted", "_before", "_belief", "_judged", "_reader", "_scores", "_steps", "_survival", "_tokens"),
+        *("_accepted", "_before", "_belief", "_judged", "_overall", "_own", "_reader", "_scores", "_survival"),
         "rest",
     )
 
-    def __init__(self, temperature: float) -> None:
+    def __init__(self, temperature: float, overall: Record) -> None:
         self._belief = Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
         self._reader = Belief(0.0, 1.0)  # the head is calibrated, but not on this request
         self._scores: dict[int, float] = {}  # what the head said in this step
         self._before = 1.0  # the draft's probability of the candidate before
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
-        self._steps, self._tokens = START * HOPE, START  # time in plain steps, and what it gave
         self._survival = 1.0  # chance that all candidates so far are accepted
-        self.rest = 0
-
-    def follow(self, other: Pace) -> None:
-        """Begin with the pace of another request, and with what is left of its rest."""
-        self._steps, self.rest = START * other._steps / other._tokens, other.rest
+        self._own, self._overall = Record(), overall
+        self._own.steps = START * overall.steps / overall.tokens
+        self.rest = 0 if overall.pays else overall.rest
 
     def skip(self) -> None:
         """One plain step of a rest is over."""
         self.rest -= 1
-        self._fade()  # the text moves on, and old steps say less about it
+        self._overall.rest = self.rest
+        self._own.fade()
+        self._fade()
 
     def goes_on(
         self, depth: int, prob: float, price: Prices, read: Callable[[float], float | None] = lambda prob: None
@@ -193,11 +221,13 @@ class Pace:
 
     def _worth(self, depth: int, price: Prices) -> float:
         """Expected gain over cost of going on, if all candidates so far are accepted: the best of a few lengths."""
-        pace = min(self._steps / self._tokens, 1.0) * price.plain_s  # plain decoding is always to be had
+        pace = min(self._own.steps / self._own.tokens, 1.0) * price.plain_s  # plain decoding is always to be had
         chance, tokens, best = self._accepted / self._judged, 0.0, 0.0
         for more in range(1, AHEAD + 1):
             tokens += chance**more
             best = max(best, tokens * pace / max(price.more_s(depth, more), 1e-12))
+            if best * self._survival > OPEN:  # beyond doubt
+                break
         return best
 
     def observe(self, probs: list[float], accepted: int, price: Prices) -> None:
@@ -217,13 +247,13 @@ class Pace:
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))
         took = price.step_s(len(probs)) / price.plain_s
-        self._steps += took
-        self._tokens += accepted + 1
+        self._own.add(took, accepted + 1)
+        self._overall.add(took, accepted + 1)
         lost = took - accepted - 1
-        # A step that paid is followed by another, whatever those before it were.
-        if self._steps > self._tokens and lost > 0:
-            self.rest = ceil(lost / REGRET)
+        # A step that paid is followed by another, whatever those before it were. Where drafting pays as a rule, a few
+        # losses are bad luck or a hard passage.
+        if lost > 0 and not self._own.pays:
+            self.rest = min(ceil(lost / REGRET), BREATH) if self._overall.pays else ceil(lost / REGRET)
 
     def _fade(self) -> None:
         self._accepted, self._judged = FADE * self._accepted, FADE * self._judged
-        self._steps, self._tokens = FADE * self._steps, FADE * self._tokens

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 LoadedModel: TypeAlias = "HFModel | OpenVINOModel"
 BACKENDS = ("auto", "torch", "openvino")
 BUILTIN = files("foretoken") / "data" / "models"
-MISSING = "OpenVINO, which is two to three times as fast on a CPU, is not installed: `pip install 'foretoken[openvino]'`"
+MISSING = (
+    "OpenVINO, which is two to three times as fast on a CPU, is not installed: `pip install 'foretoken[openvino]'`"
+)
 UNKNOWN = "is it a causal language model this version of transformers knows?"
 AGAIN = "download it again (with Git LFS, if it was cloned); it may have been cut short"
 FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.py"]

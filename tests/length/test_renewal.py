@@ -15,7 +15,7 @@ from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.fixed import Fixed
-from foretoken.length.renewal import Pace, Renewal
+from foretoken.length.renewal import Pace, Record, Renewal
 from foretoken.prices import Prices
 from foretoken.request import Request
 from tests.length.by_hand import batch, finished, frontier
@@ -96,7 +96,7 @@ def test_a_batch_of_resting_rows_is_not_drafted_for() -> None:
 def test_the_decision_is_expected_gain_against_cost() -> None:
     """A third candidate after two: survival 0.8 * 0.7, next one 3/5, pace 0.8 of a plain step: gain 0.269."""
     for cost, goes_on in ((0.268, True), (0.270, False)):
-        one = Pace(0.0)
+        one = Pace(0.0, Record())
         one._belief = lambda score: {log_odds(0.5): 0.8, log_odds(0.4): 0.7}[score]  # type: ignore[assignment]
         assert one.goes_on(0, 1.0, Prices(GivenCosts(cost)))
         one.goes_on(1, 0.5, Prices(GivenCosts(cost)))
@@ -104,7 +104,7 @@ def test_the_decision_is_expected_gain_against_cost() -> None:
 
 
 def test_verification_that_grows_counts_as_cost() -> None:
-    one = Pace(0.0)
+    one = Pace(0.0, Record())
     one._belief = lambda score: 1.0  # type: ignore[assignment]
     one.goes_on(0, 1.0, Prices(GivenCosts(0.0)))
     steep = Prices(GivenCosts(0.0, {1: 1.0, 2: 1.0, 3: 1.6}))
