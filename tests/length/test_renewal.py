@@ -104,12 +104,11 @@ def test_the_decision_is_expected_gain_against_cost() -> None:
 
 
 def test_verification_that_grows_counts_as_cost() -> None:
-    one = Pace(0.0, Record())
-    one._belief = lambda score: 1.0  # type: ignore[assignment]
-    one.goes_on(0, 1.0, Prices(GivenCosts(0.0)))
-    steep = Prices(GivenCosts(0.0, {1: 1.0, 2: 1.0, 3: 1.6}))
-    assert not one.goes_on(1, 0.9, steep)
-    assert one.goes_on(1, 0.9, Prices(GivenCosts(0.0, {1: 1.0, 2: 1.0, 3: 1.4})))
+    """Drafting is free; a third token costs verification more, or not so much more."""
+    for last, goes_on in ((1.6, False), (1.4, True)):
+        one, price = Pace(0.0, Record()), Prices(GivenCosts(0.0, {1: 1.0, 2: 1.0, 3: last}))
+        assert one.goes_on(0, 1.0, price)
+        assert one.goes_on(1, 0.9, price) is goes_on
 
 
 def test_a_forward_for_one_row_of_four_costs_that_row_four_times_as_much() -> None:
