@@ -15,7 +15,8 @@ from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.fixed import Fixed
-from foretoken.length.renewal import Pace, Record, Renewal
+from foretoken.length.pace import Pace, Record
+from foretoken.length.renewal import Renewal
 from foretoken.prices import Prices
 from foretoken.request import Request
 from tests.length.by_hand import batch, finished, frontier

@@ -314,7 +314,7 @@ MUTANTS = [
     ),
     Mutant(
         "renewal forgets the candidates before the newest one",
-        "length/renewal.py",
+        "length/pace.py",
         "self._survival *= self._belief(log_odds(prob))",
         "self._survival = self._belief(log_odds(prob))",
         ("tests/length/test_renewal.py",),

@@ -1,0 +1,168 @@
+"""What a request learns of its drafting, and what that says of the next candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+
+from foretoken.length.belief import Belief, log_odds
+from foretoken.prices import Prices
+
+FADE = 0.99  # how much a step still counts when the next one is done
+START = 12.0  # tokens the first guess of a pace counts for
+AHEAD = 4  # candidates that a decision looks ahead, since verification may cost more in steps
+OPEN = 2.0  # the head is asked where gain and cost are within this factor of each other
+HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
+REGRET = 0.01  # of the time may be lost on trying again where drafting does not pay
+BREATH = 8  # steps of a rest where it pays for other texts
+
+
+class Record:
+    """Time of steps that drafted, in plain steps, against the tokens they gave; old ones fade.
+
+    Attributes:
+        steps: time.
+        tokens: what it gave.
+        rest: steps to decode plainly, left over by a request that ended.
+    """
+
+    __slots__ = ("rest", "steps", "tokens")
+
+    def __init__(self) -> None:
+        self.steps, self.tokens, self.rest = START * HOPE, START, 0  # a first guess
+
+    def add(self, steps: float, tokens: float) -> None:
+        """Count a step."""
+        self.fade()
+        self.steps += steps
+        self.tokens += tokens
+
+    def fade(self) -> None:
+        """Old steps say less about the text as it moves on."""
+        self.steps, self.tokens = FADE * self.steps, FADE * self.tokens
+
+    @property
+    def pays(self) -> bool:
+        """Whether drafting was faster than plain decoding."""
+        return self.steps <= self.tokens
+
+
+class Pace:
+    """What one request has learnt: how likely its candidates are accepted, and how fast its drafting steps were.
+
+    Args:
+        temperature: of the request. The warmer, the less the draft's probability of a drawn token says of acceptance.
+        overall: of all requests like it.
+
+    Attributes:
+        rest: steps to decode plainly before drafting is tried again.
+    """
+
+    __slots__ = (
+        *(
+            "_accepted",
+            "_before",
+            "_belief",
+            "_judged",
+            "_overall",
+            "_own",
+            "_reader",
+            "_scores",
+            "_seconds",
+            "_survival",
+        ),
+        "rest",
+    )
+
+    def __init__(self, temperature: float, overall: Record) -> None:
+        self._belief = Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
+        self._reader = Belief(0.0, 1.0)  # the head is calibrated, but not on this request
+        self._scores: dict[int, float] = {}  # what the head said in this step
+        self._before = 1.0  # the draft's probability of the candidate before
+        self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
+        self._survival = 1.0  # chance that all candidates so far are accepted
+        self._seconds: list[float] = []  # of the coming step, by candidates
+        self._own, self._overall = Record(), overall
+        self._own.steps = START * overall.steps / overall.tokens
+        self.rest = 0 if overall.pays else overall.rest
+
+    def skip(self) -> None:
+        """One plain step of a rest is over."""
+        self.rest -= 1
+        self._overall.rest = self.rest
+        self._own.fade()
+        self._fade()
+
+    def goes_on(
+        self, depth: int, prob: float, price: Prices, read: Callable[[float], float | None] = lambda prob: None
+    ) -> bool:
+        """Whether one more candidate is worth its cost.
+
+        Args:
+            depth: candidates so far.
+            prob: the draft's probability of the newest one.
+            price: of drafting.
+            read: asks the head about the candidate before it, given its probability.
+        """
+        if depth == 0:
+            self._survival, self._scores, self._seconds = 1.0, {}, []
+            if self.rest:  # while other rows draft
+                self.skip()
+                return False
+            return True
+        self._survival *= self._belief(log_odds(prob))
+        worth = self._survival * self._worth(depth, price)
+        before, self._before = self._before, prob
+        if depth > 1 and 1 / OPEN < worth < OPEN and (said := read(before)) is not None:
+            score = self._scores[depth - 2] = log_odds(said)
+            better = self._reader(score) / self._belief(log_odds(before))
+            self._survival *= better
+            worth *= better
+        return worth > 1
+
+    def _worth(self, depth: int, price: Prices) -> float:
+        """Expected gain over cost of going on, if all candidates so far are accepted: the best of a few lengths."""
+        pace = min(self._own.steps / self._own.tokens, 1.0) * price.plain_s  # plain decoding is always to be had
+        chance, tokens, best = self._accepted / self._judged, 0.0, 0.0
+        here = self._step_s(depth, price)
+        for more in range(1, AHEAD + 1):
+            tokens += chance**more
+            costs = (self._step_s(depth + more, price) - here) * price.share
+            best = max(best, tokens * pace / max(costs, 1e-12))
+            if best * self._survival > OPEN:  # beyond doubt
+                break
+        return best
+
+    def _step_s(self, drafted: int, price: Prices) -> float:
+        """Seconds of a step, asked once in each: a decision takes its time before every token."""
+        while len(self._seconds) <= drafted:
+            self._seconds.append(price.step_s(len(self._seconds)))
+        return self._seconds[drafted]
+
+    def observe(self, probs: list[float], accepted: int, price: Prices) -> None:
+        """Learn from a step that drafted.
+
+        Args:
+            probs: the draft's probability of each candidate.
+            accepted: how many of them were kept.
+            price: of drafting.
+        """
+        # Nothing after the first rejection was judged on its own merit.
+        for index, prob in enumerate(probs[: accepted + 1]):
+            self._belief.observe(log_odds(prob), index < accepted)
+            if index in self._scores:
+                self._reader.observe(self._scores[index], index < accepted)
+        self._fade()
+        self._accepted += accepted
+        self._judged += min(accepted + 1, len(probs))
+        took = price.step_s(len(probs)) / price.plain_s
+        self._own.add(took, accepted + 1)
+        self._overall.add(took, accepted + 1)
+        lost = took - accepted - 1
+        # A step that paid is followed by another, whatever those before it were. Where drafting pays as a rule, a few
+        # losses are bad luck or a hard passage.
+        if lost > 0 and not self._own.pays:
+            self.rest = min(ceil(lost / REGRET), BREATH) if self._overall.pays else ceil(lost / REGRET)
+
+    def _fade(self) -> None:
+        self._accepted, self._judged = FADE * self._accepted, FADE * self._judged
