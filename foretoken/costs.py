@@ -84,7 +84,7 @@ class MeasuredCosts(Costs):
     """Costs measured while running, on top of a calibration.
 
     An estimate is what the calibration says, times how much slower all recent steps were than it says, times how much
-    slower than these the steps of that size were. So sizes not seen lately follow the machine, and a few slow steps do
+    slower than these the steps of that size were; sizes that the target reads with one width are one. So sizes not seen lately follow the machine, and a few slow steps do
     not put a wall around theirs, which no step would then pass to see better.
 
     Args:
@@ -111,12 +111,12 @@ class MeasuredCosts(Costs):
         return self._drafting(rows)(forwards) if forwards else 0.0
 
     def verify_s(self, tokens: int) -> float:
-        return self._verify(tokens)
+        return self._verify(self._width(tokens))
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         if forwards:
             self._drafting(rows).observe(forwards, draft_s)
-        self._verify.observe(tokens, verify_s, self.switch_s(tokens))
+        self._verify.observe(self._width(tokens), verify_s, self.switch_s(tokens))
         super().observe(rows, forwards, draft_s, tokens, verify_s)
 
     def switch_s(self, tokens: int) -> float:
