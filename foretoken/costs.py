@@ -84,8 +84,9 @@ class MeasuredCosts(Costs):
     """Costs measured while running, on top of a calibration.
 
     An estimate is what the calibration says, times how much slower all recent steps were than it says, times how much
-    slower than these the steps of that size were; sizes that the target reads with one width are one. So sizes not seen lately follow the machine, and a few slow steps do
-    not put a wall around theirs, which no step would then pass to see better.
+    slower than these the steps of that size were; sizes that the target reads with one width are one. So sizes not seen
+    lately follow the machine, and a few slow steps do not put a wall around theirs, which no step would then pass to
+    see better.
 
     Args:
         draft: calibrated seconds of drafting one row by number of forwards; the first, which finds the caches full of

@@ -63,6 +63,14 @@ def test_another_width_costs_more_once() -> None:
     assert (price.plain_s, price.step_s(0), price.step_s(3)) == pytest.approx((1.0, 1.0, 0.3 + 1.4 + 0.5), rel=0.01)
 
 
+def test_what_is_read_with_one_width_costs_the_same() -> None:
+    """Else noise in the sizes one often reads makes the next one look dear, which then is never read."""
+    costs = MeasuredCosts({1: 0.1, 2: 0.2}, {1: 1.0, 4: 1.4, 8: 1.8}, width=lambda tokens: 4 if tokens < 5 else 8)
+    for _ in range(50):
+        costs.observe(1, 1, 0.1, 2, 1.2)
+    assert costs.verify_s(2) == costs.verify_s(3) == costs.verify_s(4)
+
+
 def test_one_hiccup_changes_nothing() -> None:
     costs = MeasuredCosts({1: 0.1, 2: 0.2}, {1: 1.0, 4: 1.5})
     for seconds in (1.0, 1.0, 60.0, 1.0, 1.0):
