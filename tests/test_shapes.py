@@ -128,7 +128,8 @@ def test_shape_lines_hold_in_generations_with_every_method(backend: str, watched
     assert watched >= {"SeededRng.coin", "SeededRng.pick", *CALLED[backend]}
     for station, method in (("accept", "accept"), ("length", "grow"), ("shape", "children")):
         for name in METHODS[station]:
-            assert f"{find(station, name).__name__}.{method}" in watched
+            if not getattr(find(station, name), "greedy_only", False):  # on chains that one is `AcceptanceRule.match`
+                assert f"{find(station, name).__name__}.{method}" in watched
 
 
 def test_shape_lines_hold_in_masks(watched: set[str]) -> None:
