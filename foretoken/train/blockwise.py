@@ -21,11 +21,10 @@ from foretoken.models.block_heads import BlockHeads, BlockShape
 from foretoken.models.hf import HFModel
 from foretoken.models.ngram import NGram
 from foretoken.models.rescoring import Global, Independent, Local
-from foretoken.train.agreement import Text, padded
-from foretoken.train.checkpoints import Checkpoints
+from foretoken.train.agreement import Text
 from foretoken.train.inside import Recipe as InsideRecipe
-from foretoken.train.inside import prepare, read, sample, target_of
-from foretoken.train.rounds import Progress, run_rounds, set_learning_rate, silent
+from foretoken.train.inside import fit, greedy, prepare, read, target_of
+from foretoken.train.rounds import Progress, silent
 from foretoken.train.texts import Source
 
 MOST_PLACES = 1500  # places of held-out text that choices are made on
@@ -99,33 +98,25 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         net = fresh(target, recipe, ngram, llm.target.fingerprint)
-    optimizer = torch.optim.AdamW(net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    greedy = [text for text in told.dev if text.temperature == min(recipe.temperatures)]
-    dev = places(target, greedy, recipe)
+    dev = places(target, greedy(told, recipe), recipe)
 
-    def train_round(number: int) -> None:
-        net.train()
-        for step in range(recipe.steps):
-            set_learning_rate(optimizer, recipe.learning_rate, (number + step / recipe.steps) / recipe.rounds)
-            ids, scored = padded(sample(told.train, recipe.batch, [recipe.seed, number, step]))
-            scores = read(target, ids)
-            assert scores.hidden is not None, "torch hands out hidden states"
-            optimizer.zero_grad()
-            loss(net, scores.hidden.to(net.output), scores.logits, ids, scored).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+    def of_step(ids: Tensor, scored: Tensor) -> Tensor:
+        scores = read(target, ids)
+        assert scores.hidden is not None, "torch hands out hidden states"
+        return loss(net, scores.hidden.to(net.output), scores.logits, ids, scored)
 
-    found = run_rounds(
+    rounds = fit(
         net,
-        optimizer,
-        recipe.rounds,
-        train_round,
-        lambda: -accepted(Independent(net, dev.hidden), dev),
-        Checkpoints(work / "rounds"),
-        recipe.seed,
-        lambda done, best: progress("training", done, recipe.rounds, f"{-best:.3f} accepted"),
+        told,
+        recipe,
+        recipe.learning_rate,
+        of_step,
+        lambda: accepted(Independent(net, dev.hidden), dev),
+        work,
+        progress,
     )
     finish(net, dev)
-    net.card |= {**told.card, "round": found["round"], "accepted_by_round": [-score for score in found["scores"]]}
+    net.card |= {**told.card, **rounds}
     return net
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from torch import Tensor
 from foretoken.errors import ConfigError
 from foretoken.llm import LLM
 from foretoken.models.base import LanguageModel
+from foretoken.models.bound import BoundNet
 from foretoken.models.hf import HFModel
-from foretoken.train.agreement import Text
+from foretoken.train.agreement import Text, padded
 from foretoken.train.answers import answers
 from foretoken.train.card import data_card
-from foretoken.train.checkpoints import claim
+from foretoken.train.checkpoints import Checkpoints, claim
 from foretoken.train.overlap import EvaluationPrompts, Overlap
-from foretoken.train.rounds import Progress
+from foretoken.train.rounds import Progress, run_rounds, set_learning_rate
 from foretoken.train.texts import Document, Source
 from foretoken.types import Scores
 
@@ -154,6 +155,60 @@ def read(model: LanguageModel, ids: Tensor) -> Scores:
     rows, size = ids.shape
     mask = torch.ones(size, size, dtype=torch.bool).tril().expand(rows, size, size)
     return model.forward(ids, torch.arange(size).expand(rows, size), mask, model.new_cache(rows))
+
+
+def fit(
+    net: BoundNet,
+    told: Answers,
+    recipe: Recipe,
+    peak: float,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    accepted: Callable[[], float],
+    work: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train a net by rounds, and leave it as it was after the best one.
+
+    Args:
+        net: is changed.
+        told: what it learns from.
+        recipe: rounds, steps, texts per step, weight decay, seed.
+        peak: of the learning rate.
+        loss: of a step, from texts ([R, N] int64) and the places of answers in them ([R, N] bool).
+        accepted: tokens of a held-out draft that are accepted; the most decides.
+        work: folder of the training.
+        progress: told how many rounds are done.
+
+    Returns:
+        What the card says of the rounds: which one was best, and what each was worth.
+    """
+    optimizer = torch.optim.AdamW(net.parameters(), peak, weight_decay=recipe.weight_decay)
+
+    def train_round(number: int) -> None:
+        net.train()
+        for step in range(recipe.steps):
+            set_learning_rate(optimizer, peak, (number + step / recipe.steps) / recipe.rounds)
+            ids, scored = padded(sample(told.train, recipe.batch, [recipe.seed, number, step]))
+            optimizer.zero_grad()
+            loss(ids, scored).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    found = run_rounds(
+        net,
+        optimizer,
+        recipe.rounds,
+        train_round,
+        lambda: -accepted(),
+        Checkpoints(work / "rounds"),
+        recipe.seed,
+        lambda done, best: progress("training", done, recipe.rounds, f"{-best:.3f} accepted"),
+    )
+    return {"round": found["round"], "accepted_by_round": [-score for score in found["scores"]]}
+
+
+def greedy(told: Answers, recipe: Recipe) -> list[Text]:
+    """Held-out answers at the lowest temperature, by which rounds are judged."""
+    return [text for text in told.dev if text.temperature == min(recipe.temperatures)]
 
 
 def sample(texts: Sequence[Text], count: int, salt: Sequence[int]) -> list[Text]:

@@ -18,10 +18,9 @@ from foretoken.llm import LLM
 from foretoken.models.lookahead import LookAhead, LookAheadShape
 from foretoken.train.agreement import Text, padded
 from foretoken.train.answers import bare
-from foretoken.train.checkpoints import Checkpoints
 from foretoken.train.inside import Recipe as InsideRecipe
-from foretoken.train.inside import prepare, sample, target_of
-from foretoken.train.rounds import Progress, run_rounds, set_learning_rate, silent
+from foretoken.train.inside import fit, greedy, prepare, target_of
+from foretoken.train.rounds import Progress, silent
 from foretoken.train.texts import Source
 
 DEV_CUTS = 32  # of every held-out answer
@@ -77,34 +76,22 @@ def train(
     table = target.model.get_input_embeddings().weight.detach().float()
     net = fresh(table, recipe, llm.target.fingerprint)
     peak = recipe.learning_rate * float(table.std())
-    optimizer = torch.optim.AdamW(net.parameters(), peak, weight_decay=recipe.weight_decay)
-    greedy = [text for text in told.dev if text.temperature == min(recipe.temperatures)]
-
-    def train_round(number: int) -> None:
-        for step in range(recipe.steps):
-            set_learning_rate(optimizer, peak, (number + step / recipe.steps) / recipe.rounds)
-            ids, scored = padded(sample(told.train, recipe.batch, [recipe.seed, number, step]))
-            cuts, there = cut(scored, recipe.cuts, recipe.ahead)
-            laws, said = look(model, net.embeddings, ids, cuts)
-            optimizer.zero_grad()
-            loss(laws, said, cuts, there).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+    dev_texts = greedy(told, recipe)
 
     with bare(target) as model:
         model.requires_grad_(False)
-        found = run_rounds(
-            net,
-            optimizer,
-            recipe.rounds,
-            train_round,
-            lambda: -sum(by_place(model, net.embeddings, greedy, recipe)),
-            Checkpoints(work / "rounds"),
-            recipe.seed,
-            lambda done, best: progress("training", done, recipe.rounds, f"{-best:.3f} accepted"),
-        )
-        kept = by_place(model, net.embeddings, greedy, recipe)
+
+        def of_step(ids: Tensor, scored: Tensor) -> Tensor:
+            cuts, there = cut(scored, recipe.cuts, recipe.ahead)
+            laws, said = look(model, net.embeddings, ids, cuts)
+            return loss(laws, said, cuts, there)
+
+        def by_token() -> list[float]:
+            return by_place(model, net.embeddings, dev_texts, recipe)
+
+        rounds = fit(net, told, recipe, peak, of_step, lambda: sum(by_token()), work, progress)
+        kept = by_token()
     dev = [{"ahead": n + 1, "accepted": sum(kept[: n + 1])} for n in range(recipe.ahead)]
-    rounds = {"round": found["round"], "accepted_by_round": [-score for score in found["scores"]]}
     net.card = {**told.card, "num_parameters_trained": net.embeddings.numel(), **rounds, "accepted_on_dev": dev}
     return net.requires_grad_(False)
 
