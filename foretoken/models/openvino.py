@@ -80,8 +80,8 @@ class OpenVINOModel:
         self.hidden_size = compiled.output(1).partial_shape[2].get_length()
         self.vocab_size = vocab_size or compiled.output(0).partial_shape[2].get_length()
         self._request = compiled.create_infer_request()
-        # Names as in the graph: compiling may lose one.
-        self._places = {port.any_name: place for place, port in enumerate(graph.inputs)}
+        # Names as in the graph: compiling may lose one. Tracing may give an input a second one.
+        self._places = {name: place for place, port in enumerate(graph.inputs) for name in port.names}
         self._inputs: dict[tuple[int, int, tuple[int, int], bool], _Inputs] = {}
         self._given: dict[str, Any] = {}  # OpenVINO does not keep the arrays alive
         self._busy = Lock()  # the request holds inputs and outputs of one forward

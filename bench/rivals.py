@@ -1,0 +1,234 @@
+"""foretoken beside others on the same prompts, in turn, so that drift of the machine falls on all of them alike.
+
+    python bench/rivals.py TARGET DRAFT PROMPTS.jsonl [--genai PYTHON TARGET_IR DRAFT_IR] [--limit 20] [--out FILE]
+
+Every tool has a process of its own, which waits while another one works. `transformers` runs in the environment of
+this script; OpenVINO GenAI has requirements of its own, so its Python and its exported models are given. All read the
+same token ids, decode greedily in bfloat16, and are timed from prompt to last token. A rate is tokens over seconds of
+all prompts; a ratio is the median over prompts, with the middle half, of rates on the same prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Run = Callable[[list[int], int], int]  # token ids of a prompt, new tokens at most -> new tokens
+FIXED = range(1, 7)
+
+
+def foretoken(target: str, draft: str, device: str) -> dict[str, Run]:
+    """Plain decoding, every fixed length, and the default."""
+    import foretoken
+
+    sampling = foretoken.Sampling(temperature=0.0)
+    llm = foretoken.load(target, draft, dtype="bfloat16", device=device)
+    variants = {"plain": llm.using(draft="none"), "renewal": llm.using(length="renewal")}
+    variants |= {f"fixed:{k}": llm.using(length=f"fixed:{k}") for k in FIXED}
+
+    def runner(variant: Any) -> Run:
+        def run(ids: list[int], most: int) -> int:
+            request = foretoken.Request(ids, sampling, most, stop_token_ids=llm.target.stop_token_ids)
+            going = variant.run([request])
+            for _ in going:
+                pass
+            return len(going.completions()[0].token_ids)
+
+        return run
+
+    return {name: runner(variant) for name, variant in variants.items()}
+
+
+def transformers(target: str, draft: str, device: str) -> dict[str, Run]:
+    """Plain decoding, and assisted decoding as it comes."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    big, small = (
+        AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).to(device).eval() for path in (target, draft)
+    )
+
+    def runner(**options: Any) -> Run:
+        def run(ids: list[int], most: int) -> int:
+            prompt = torch.tensor([ids], device=device)
+            with torch.inference_mode():
+                mask = torch.ones_like(prompt)
+                out = big.generate(prompt, attention_mask=mask, max_new_tokens=most, do_sample=False, **options)
+            return int(out.shape[1]) - len(ids)
+
+        return run
+
+    return {"plain": runner(), "assisted": runner(assistant_model=small)}
+
+
+def genai(target: str, draft: str, device: str) -> dict[str, Run]:
+    """Plain decoding, every fixed length, and the confidence threshold of its documentation."""
+    import numpy as np
+    import openvino as ov
+    import openvino_genai as og
+
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": str(os.cpu_count())}
+    scheduler = og.SchedulerConfig()
+    scheduler.cache_size = 1
+    alone = og.LLMPipeline(target, "CPU", scheduler_config=scheduler, **settings)
+    small = og.draft_model(draft, "CPU", **settings)
+    both = og.LLMPipeline(target, "CPU", scheduler_config=scheduler, draft_model=small, **settings)
+
+    def runner(pipeline: Any, **options: Any) -> Run:
+        def run(ids: list[int], most: int) -> int:
+            config = og.GenerationConfig()
+            chosen = {"max_new_tokens": most, "do_sample": False, "apply_chat_template": False, **options}
+            for name, value in chosen.items():
+                setattr(config, name, value)
+            return len(pipeline.generate(ov.Tensor(np.array([ids])), config).tokens[0])
+
+        return run
+
+    runs = {"plain": runner(alone), "threshold:0.4": runner(both, assistant_confidence_threshold=0.4)}
+    return runs | {f"fixed:{k}": runner(both, num_assistant_tokens=k) for k in FIXED if k > 1}
+
+
+TOOLS = {"foretoken": foretoken, "transformers": transformers, "genai": genai}
+
+
+def work(tool: str, target: str, draft: str, device: str) -> None:
+    """Answer requests on standard input, one JSON object per line, until it ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is not an answer
+    runs = TOOLS[tool](target, draft, device)
+    print(json.dumps(list(runs)), file=answers, flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        begin = time.perf_counter()
+        count = runs[asked["method"]](asked["ids"], asked["most"])
+        print(json.dumps({"tokens": count, "seconds": time.perf_counter() - begin}), file=answers, flush=True)
+
+
+class Worker:
+    """One tool in a process of its own.
+
+    Args:
+        tool: a name of `TOOLS`.
+        python: interpreter of its environment.
+        models: target and draft, as the tool reads them.
+        device: where it runs.
+        log: file for what it prints.
+    """
+
+    def __init__(self, tool: str, python: str, models: list[str], device: str, log: Any) -> None:
+        command = [python, __file__, *models, "-", "--device", device, "--worker", tool]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1
+        )
+        self.methods = self._answer(tool)
+        self._tool = tool
+
+    def run(self, method: str, ids: list[int], most: int) -> dict[str, float]:
+        """Tokens and seconds of one prompt."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"method": method, "ids": ids, "most": most}) + "\n")
+        found: dict[str, float] = self._answer(self._tool)
+        return found
+
+    def _answer(self, tool: str) -> Any:
+        assert self._process.stdout is not None
+        if not (line := self._process.stdout.readline()):
+            raise SystemExit(f"{tool} ended; see the log beside the result")
+        return json.loads(line)
+
+
+def prompts(path: str, target: str, limit: int) -> list[list[int]]:
+    """Token ids of the first prompts, by the chat template, the last 512 at most."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    found = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines()[:limit]:
+        row = json.loads(line)
+        talk = [{"role": "user", "content": row.get("prompt") or row["turns"][0]}]
+        found.append(
+            tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)["input_ids"][-512:]
+        )
+    return found
+
+
+def compare(asked: list[list[int]], workers: dict[str, Worker], most: int) -> dict[str, list[dict[str, float]]]:
+    """Every method of every tool on every prompt, starting with another one each time; the first round warms up."""
+    names = [(tool, method) for tool, worker in workers.items() for method in worker.methods]
+    found: dict[str, list[dict[str, float]]] = {f"{tool} {method}": [] for tool, method in names}
+    for index, ids in enumerate([asked[0], *asked]):
+        for offset in range(len(names)):
+            tool, method = names[(index + offset) % len(names)]
+            one = workers[tool].run(method, ids, most)
+            if index:
+                found[f"{tool} {method}"].append(one)
+        print(f"\r{index}/{len(asked)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return found
+
+
+def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Rates, and the ratios that decide: plain to plain, and the default to what others reach in hindsight."""
+    rates = {name: sum(o["tokens"] for o in runs) / sum(o["seconds"] for o in runs) for name, runs in found.items()}
+
+    def best(tool: str) -> str:
+        return max((n for n in rates if n.startswith(tool) and not n.endswith(" plain")), key=lambda n: rates[n])
+
+    pairs = [("foretoken renewal", "foretoken plain")]
+    for tool in {name.split()[0] for name in rates} - {"foretoken"}:
+        pairs += [("foretoken plain", f"{tool} plain"), ("foretoken renewal", best(tool))]
+    ratios = []
+    for ours, theirs in sorted(pairs):
+        each = [
+            (a["tokens"] / a["seconds"]) / (b["tokens"] / b["seconds"])
+            for a, b in zip(found[ours], found[theirs], strict=True)
+        ]
+        low, middle, high = statistics.quantiles(each, n=4) if len(each) > 1 else each * 3
+        ratios.append(
+            {"of": ours, "to": theirs, "total": rates[ours] / rates[theirs]}
+            | {"median": middle, "low": low, "high": high}
+        )
+    return {"tokens_per_s": rates, "ratios": ratios}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target")
+    parser.add_argument("draft")
+    parser.add_argument("prompts")
+    parser.add_argument("--genai", nargs=3, metavar=("PYTHON", "TARGET_IR", "DRAFT_IR"))
+    parser.add_argument("--limit", type=int, default=20)
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", default="rivals.json")
+    parser.add_argument("--worker", choices=list(TOOLS), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    models = [args.target, args.draft]
+    if args.worker:
+        work(args.worker, *models, args.device)
+        return
+    with open(f"{args.out}.log", "w", encoding="utf-8") as log:
+        workers = {
+            name: Worker(name, sys.executable, models, args.device, log) for name in ("foretoken", "transformers")
+        }
+        if args.genai:
+            workers["genai"] = Worker("genai", args.genai[0], args.genai[1:], args.device, log)
+        found = compare(prompts(args.prompts, args.target, args.limit), workers, args.max_new_tokens)
+    result = {"prompts": args.prompts, "limit": args.limit, **summary(found), "samples": found}
+    Path(args.out).write_text(json.dumps(result, indent=1), encoding="utf-8")
+    for name, rate in result["tokens_per_s"].items():
+        print(f"{name:30} {rate:8.1f} tokens/s")
+    for r in result["ratios"]:
+        print(f"{r['of']} / {r['to']}: {r['total']:.2f} (median {r['median']:.2f}, {r['low']:.2f} to {r['high']:.2f})")
+
+
+if __name__ == "__main__":
+    main()
