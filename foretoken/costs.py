@@ -17,7 +17,12 @@ class Costs(ABC):
     Args:
         switch: what a step costs more whose target forward has another width than the last one.
         width: tokens that the target really reads for so many, which may be padded; none takes them as they are.
+
+    Attributes:
+        last_s: seconds of the last step, where they are measured.
     """
+
+    last_s: float | None = None
 
     def __init__(self, switch: float = 0.0, width: Callable[[int], int] | None = None) -> None:
         self._switch, self._width = switch, width or (lambda tokens: tokens)
@@ -31,9 +36,15 @@ class Costs(ABC):
     def verify_s(self, tokens: int) -> float:
         """Seconds of everything in a step but drafting, when the target reads `tokens` tokens, all rows together."""
 
-    def switch_s(self, tokens: int) -> float:
-        """Seconds on top if the next step reads so many, because the last one read another width."""
-        return 0.0 if self._last in (None, self._width(tokens)) else self._switch
+    def switch_s(self, tokens: int, after: int | None = None) -> float:
+        """Seconds on top if a step reads so many tokens, because the one before it read another width.
+
+        Args:
+            tokens: read in the step.
+            after: tokens read in the one before it; None is the last step that was observed.
+        """
+        before = self._last if after is None else self._width(after)
+        return 0.0 if before in (None, self._width(tokens)) else self._switch
 
     def plain_s(self, rows: int) -> float:
         """Seconds of a plain step of `rows` rows, for which nothing is drafted."""
@@ -86,13 +97,13 @@ class MeasuredCosts(Costs):
     An estimate is what the calibration says, times how much slower all recent steps were than it says, times how much
     slower than these the steps of that size were; sizes that the target reads with one width are one. So sizes not seen
     lately follow the machine, and a few slow steps do not put a wall around theirs, which no step would then pass to
-    see better.
+    see better. What another width than the last one's costs is the median of what steps took more after a wider one.
 
     Args:
         draft: calibrated seconds of drafting one row by number of forwards; the first, which finds the caches full of
             the target's weights, costs more.
         verify: calibrated seconds of a target forward by tokens read, after one of the same width.
-        switch: as in `Costs`.
+        switch: calibrated seconds of another width.
         width: as in `Costs`.
     """
 
@@ -107,6 +118,7 @@ class MeasuredCosts(Costs):
         self._calibrated = draft
         self._draft: dict[int, _Drifting] = {}
         self._verify = _Drifting(verify)
+        self._switches = deque([switch] * (RECENT // 2), maxlen=RECENT)
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
         return self._drafting(rows)(forwards) if forwards else 0.0
@@ -117,11 +129,13 @@ class MeasuredCosts(Costs):
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         if forwards:
             self._drafting(rows).observe(forwards, draft_s)
-        self._verify.observe(self._width(tokens), verify_s, self.switch_s(tokens))
+        width = self._width(tokens)
+        if self._last is not None and width < self._last:  # such sizes are known best
+            self._switches.append(verify_s - self._verify(width))
+            self._switch = max(median(self._switches), 0.0)
+        self._verify.observe(width, verify_s, self.switch_s(tokens))
         super().observe(rows, forwards, draft_s, tokens, verify_s)
-
-    def switch_s(self, tokens: int) -> float:
-        return super().switch_s(tokens) * self._verify.level
+        self.last_s = draft_s + verify_s
 
     def _drafting(self, rows: int) -> _Drifting:
         """Drafting that many rows: until it was measured, like drafting one."""
@@ -181,14 +195,15 @@ class ScaledCosts(Costs):
     def verify_s(self, tokens: int) -> float:
         return self._costs.verify_s(self._reads * tokens)
 
-    def switch_s(self, tokens: int) -> float:
-        return self._costs.switch_s(self._reads * tokens)
+    def switch_s(self, tokens: int, after: int | None = None) -> float:
+        return self._costs.switch_s(self._reads * tokens, None if after is None else self._reads * after)
 
     def plain_s(self, rows: int) -> float:
         return self._costs.plain_s(rows)
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
+        self.last_s = self._costs.last_s
 
 
 def interpolate(points: Mapping[int, float], size: int) -> float:

@@ -105,9 +105,9 @@ class Engine:
         verdict = judge(self.rule, draft, scores, batch)
         committed = commit(batch, draft, verdict)  # cuts where a request ends; the only writer
         self.drafter.observe(batch, draft, verdict, scores)
-        self.length.observe(batch, draft, verdict)
         events = stream(committed, scores)
         self._time(draft, drafted - begin, perf_counter() - drafted)
+        self.length.observe(batch, draft, verdict)
         self._release([b for b, row in enumerate(batch.rows) if row.finish is not None])
         return events
 

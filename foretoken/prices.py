@@ -41,6 +41,10 @@ class Prices:
         verify = self.costs.verify_s(read) + self.costs.switch_s(read)
         return self.costs.draft_s(self.rows, drafted) + verify
 
+    def back_s(self, drafted: int) -> float:
+        """Seconds that the first plain step after such a one takes longer."""
+        return self.costs.switch_s(self.rows, after=self.rows * (drafted + 1))
+
     @property
     def share(self) -> float:
         """This row's part of what going on costs."""

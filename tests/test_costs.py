@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foretoken.costs import GivenCosts, MeasuredCosts, interpolate
+from foretoken.costs import GivenCosts, MeasuredCosts, ScaledCosts, interpolate
 from foretoken.prices import TYPICAL, Prices, prices
 from foretoken.request import Request
 from tests.length.by_hand import batch
@@ -61,6 +61,19 @@ def test_another_width_costs_more_once() -> None:
     assert [costs.verify_s(tokens) for tokens in (1, 4, 8)] == pytest.approx([1.0, 1.4, 1.8], rel=0.01)
     price = Prices(costs)
     assert (price.plain_s, price.step_s(0), price.step_s(3)) == pytest.approx((1.0, 1.0, 0.3 + 1.4 + 0.5), rel=0.01)
+
+
+def test_what_another_width_costs_is_learnt_from_narrower_steps_after_wider_ones() -> None:
+    costs = MeasuredCosts({1: 0.1, 2: 0.2}, {1: 1.0, 4: 1.4}, 0.5, lambda tokens: 1 if tokens == 1 else 4)
+    for _ in range(9):
+        for tokens, took in ((1, 1.0), (1, 1.0), (4, 2.0), (1, 1.8)):
+            costs.observe(1, 0, 0.0, tokens, took)
+    assert costs.switch_s(4) == pytest.approx(0.8, rel=0.01)
+    assert costs.switch_s(1) == 0
+    assert costs.switch_s(1, after=4) == pytest.approx(0.8, rel=0.01)
+    assert Prices(costs).back_s(2) == pytest.approx(0.8, rel=0.01)
+    assert Prices(costs).back_s(0) == 0
+    assert ScaledCosts(costs, reads=4).switch_s(1, after=1) == 0
 
 
 def test_what_is_read_with_one_width_costs_the_same() -> None:

@@ -39,8 +39,8 @@ def replay(trace: Trace, policy: LengthPolicy, costs: GivenCosts, max_nodes: int
         emitted = trace.text[position : position + accepted + 1]
         row.tokens.extend(emitted)
         position += len(emitted)
-        policy.observe(batch, _as_draft(drafted, probs, device), _as_verdict(drafted, accepted, device))
         costs.observe(1, drafted, 0.0, drafted + 1, 0.0)
+        policy.observe(batch, _as_draft(drafted, probs, device), _as_verdict(drafted, accepted, device))
         steps.append((drafted, min(accepted, len(emitted))))
     return steps
 

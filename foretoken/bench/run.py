@@ -59,12 +59,13 @@ class Stopwatch(Costs):
     def verify_s(self, tokens: int) -> float:
         return self._costs.verify_s(tokens)
 
-    def switch_s(self, tokens: int) -> float:
-        return self._costs.switch_s(tokens)
+    def switch_s(self, tokens: int, after: int | None = None) -> float:
+        return self._costs.switch_s(tokens, after)
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self.last = draft_s, verify_s
         self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
+        self.last_s = self._costs.last_s
 
 
 def interleave(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from math import ceil
+from statistics import median
 
 from foretoken.length.belief import Belief, log_odds
 from foretoken.prices import Prices
@@ -15,6 +17,7 @@ OPEN = 2.0  # the head is asked where gain and cost are within this factor of ea
 HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
 REGRET = 0.01  # of the time may be lost on trying again where drafting does not pay
 BREATH = 8  # steps of a rest where it pays for other texts
+TRIES = 5  # that tell what trying costs
 
 
 class Record:
@@ -24,12 +27,15 @@ class Record:
         steps: time.
         tokens: what it gave.
         rest: steps to decode plainly, left over by a request that ended.
+        extra: what trying after a rest took more than such a step should, in plain steps: the drafter has to read all
+            that was said meanwhile.
     """
 
-    __slots__ = ("rest", "steps", "tokens")
+    __slots__ = ("extra", "rest", "steps", "tokens")
 
     def __init__(self) -> None:
         self.steps, self.tokens, self.rest = START * HOPE, START, 0  # a first guess
+        self.extra: deque[float] = deque(maxlen=TRIES)
 
     def add(self, steps: float, tokens: float) -> None:
         """Count a step."""
@@ -40,6 +46,13 @@ class Record:
     def fade(self) -> None:
         """Old steps say less about the text as it moves on."""
         self.steps, self.tokens = FADE * self.steps, FADE * self.tokens
+
+    def tried(self, took: float, price: Prices) -> float:
+        """What trying costs on top, in plain steps, after one more try that should have taken `took` of them."""
+        if price.costs.last_s is None:
+            return 0.0
+        self.extra.append(price.costs.last_s / price.plain_s - took)
+        return max(median(self.extra), 0.0)
 
     @property
     def pays(self) -> bool:
@@ -70,6 +83,7 @@ class Pace:
             "_scores",
             "_seconds",
             "_survival",
+            "_tries",
         ),
         "rest",
     )
@@ -85,10 +99,12 @@ class Pace:
         self._own, self._overall = Record(), overall
         self._own.steps = START * overall.steps / overall.tokens
         self.rest = 0 if overall.pays else overall.rest
+        self._tries = False  # whether the coming draft is the first after a rest
 
     def skip(self) -> None:
         """One plain step of a rest is over."""
         self.rest -= 1
+        self._tries = True
         self._overall.rest = self.rest
         self._own.fade()
         self._fade()
@@ -155,10 +171,13 @@ class Pace:
         self._fade()
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))
-        took = price.step_s(len(probs)) / price.plain_s
+        took = self._step_s(len(probs), price) / price.plain_s
         self._own.add(took, accepted + 1)
         self._overall.add(took, accepted + 1)
-        lost = took - accepted - 1
+        lost = took + price.back_s(len(probs)) / price.plain_s - accepted - 1
+        if self._tries:
+            self._tries = False
+            lost += self._overall.tried(took, price)
         # A step that paid is followed by another, whatever those before it were. Where drafting pays as a rule, a few
         # losses are bad luck or a hard passage.
         if lost > 0 and not self._own.pays:

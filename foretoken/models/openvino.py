@@ -21,7 +21,10 @@ from foretoken.models.openvino_weights import weight_bytes
 from foretoken.models.paged import PagedCache, Reading, padded
 from foretoken.types import Scores
 
-SMALL = 8 << 20  # parameters of a model whose forwards cost their overhead, not the reading of weights
+# Tokens per forward of one row that have a graph of their own, of fixed size: nothing looks at shapes in it, which is a
+# fifth of a small model's step, and another width than the last one's costs nothing.
+FIXED = (1, 4, 8, 16)
+COPIES = 1 << 30  # bytes: each of them holds the weights once more, so a model has only as many as fit in here
 TYPES = {torch.float32: ov.Type.f32, torch.bfloat16: ov.Type.bf16}
 
 
@@ -76,15 +79,13 @@ class OpenVINOModel:
         self._layers = facts.layers
         self.weight_bytes = weight_bytes(graph, dtype.itemsize)
         page(graph, TYPES[dtype])
-        compiled = core().compile_model(graph, "CPU", _settings(dtype))
-        self.hidden_size = compiled.output(1).partial_shape[2].get_length()
-        self.vocab_size = vocab_size or compiled.output(0).partial_shape[2].get_length()
-        self._request = compiled.create_infer_request()
-        # Names as in the graph: compiling may lose one. Tracing may give an input a second one.
-        self._places = {name: place for place, port in enumerate(graph.inputs) for name in port.names}
+        self._any = _Compiled(graph, dtype)
+        fixed = FIXED[: COPIES // max(self.weight_bytes, 1)]
+        self._fixed = {width: _Compiled(graph.clone(), dtype, width) for width in fixed}
         self._inputs: dict[tuple[int, int, tuple[int, int], bool], _Inputs] = {}
-        self._given: dict[str, Any] = {}  # OpenVINO does not keep the arrays alive
-        self._busy = Lock()  # the request holds inputs and outputs of one forward
+        self.hidden_size, width = (self._any.compiled.output(place).partial_shape[2].get_length() for place in (1, 0))
+        self.vocab_size = vocab_size or width
+        self._busy = Lock()  # a request holds inputs and outputs of one forward
 
     def new_cache(self, rows: int) -> PagedCache:
         """An empty cache of that many rows."""
@@ -98,39 +99,26 @@ class OpenVINOModel:
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
         assert isinstance(cache, PagedCache)
         rows, new = tokens.shape
-        if new == 2 and self.num_parameters < SMALL:
-            # A draft reads one token at a time, but for the two after a step that was accepted as a whole. Another
-            # width, for once, would cost as much as three forwards.
-            seen = cache.pending + 1
-            one = self.forward(tokens[:, :1], positions[:, :1], mask[:, :1, :seen], cache)
-            two = self.forward(tokens[:, 1:], positions[:, 1:], mask[:, 1:], cache)
-            if last == 1:
-                return two
-            hidden = torch.cat([read.hidden for read in (one, two) if read.hidden is not None], 1)
-            return Scores(torch.cat([one.logits, two.logits], 1), hidden)
         reading = cache.begin(tokens, positions, mask)
-        real = reading.tokens.shape[1]
-        # Padding is scored as well, so that there are few sizes here, too.
-        keep = (real - last, real) if last else (real - new, reading.width)
+        end = reading.tokens.shape[1]
+        begin = end - (last or new)
         with self._busy:
-            self._give(reading, keep, cache)
-            self._request.infer()
-            # Copies: the next forward writes to the same place.
-            logits, hidden = (
-                torch.from_numpy(self._request.get_output_tensor(place).data.copy()).view(rows, keep[1] - keep[0], -1)
-                for place in (0, 1)
-            )
+            fixed = self._fixed.get(reading.width) if rows == 1 and reading.tree is None else None
+            # Padding is scored as well, so that there are few sizes.
+            keep = (0, reading.width) if fixed else (begin, end if last else reading.width)
+            found = (fixed or self._any).infer(self._given(reading, keep) | cache.tensors)
+            logits, hidden = (torch.from_numpy(out).view(rows, keep[1] - keep[0], -1) for out in found)
         cache.end()
-        if reading.width != real:
-            logits, hidden = logits[:, : last or new], hidden[:, : last or new]
+        if keep != (begin, end):
+            logits, hidden = (part[:, begin - keep[0] : end - keep[0]] for part in (logits, hidden))
         if logits.shape[-1] > self.vocab_size:
             logits = logits[..., : self.vocab_size]
         elif logits.shape[-1] < self.vocab_size:
             logits = pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
         return Scores(logits, hidden)
 
-    def _give(self, reading: Reading, keep: tuple[int, int], cache: PagedCache) -> None:
-        """Hand the inputs over: in place where the size is that of the last forward, and only what has changed."""
+    def _given(self, reading: Reading, keep: tuple[int, int]) -> dict[str, Any]:
+        """Inputs by name, in the same place every time that the size is the same."""
         size = len(reading.tokens), reading.width, keep, reading.tree is not None
         if size not in self._inputs:
             if len(self._inputs) > 100:
@@ -140,11 +128,42 @@ class OpenVINOModel:
         inputs.write(reading)
         if self.vocab_size > self.readable:  # a draft may be shown a token that only its target has
             np.minimum(inputs.arrays["tokens"], self.readable - 1, out=inputs.arrays["tokens"])
-        tables = {"blocks": reading.blocks, "block_begins": reading.block_begins}
-        for name, tensor in (inputs.tensors | tables | cache.tensors).items():
+        return inputs.tensors | {"blocks": reading.blocks, "block_begins": reading.block_begins}
+
+
+class _Compiled:
+    """A graph that is ready to run, and what it was given last.
+
+    Args:
+        graph: as `page` leaves it; is changed where a width is given.
+        dtype: of arithmetic and of keys and values.
+        width: tokens of the one row that it reads, or None for any number of both.
+
+    Attributes:
+        compiled: what OpenVINO made of it.
+    """
+
+    def __init__(self, graph: ov.Model, dtype: torch.dtype, width: int | None = None) -> None:
+        if width is not None:
+            inputs = _Inputs(1, width, (0, width), False)
+            sizes = {name: array.shape for name, array in inputs.arrays.items()} | {"block_begins": (2,)}
+            graph.reshape(
+                {port: ov.PartialShape(sizes[name]) for port in graph.inputs for name in port.names if name in sizes}
+            )
+        self.compiled = core().compile_model(graph, "CPU", _settings(dtype))
+        self._request = self.compiled.create_infer_request()
+        # Names as in the graph: compiling may lose one. Tracing may give an input a second one.
+        self._places = {name: place for place, port in enumerate(graph.inputs) for name in port.names}
+        self._given: dict[str, Any] = {}  # OpenVINO does not keep the arrays alive
+
+    def infer(self, inputs: dict[str, Any]) -> list[Any]:
+        """Logits and hidden states, as arrays that the next forward does not write to. Only what has changed is set."""
+        for name, tensor in inputs.items():
             if self._given.get(name) is not tensor:
                 self._request.set_input_tensor(self._places[name], tensor)
                 self._given[name] = tensor
+        self._request.infer()
+        return [self._request.get_output_tensor(place).data.copy() for place in (0, 1)]
 
 
 class _Inputs:

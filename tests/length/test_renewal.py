@@ -10,7 +10,7 @@ import torch
 
 from foretoken.bench.replay import replay, seconds
 from foretoken.bench.trace import DEPTH, Leaves, Trace
-from foretoken.costs import GivenCosts
+from foretoken.costs import GivenCosts, MeasuredCosts
 from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy
 from foretoken.length.belief import Belief, log_odds
@@ -78,6 +78,26 @@ def test_the_next_request_need_not_find_out_again() -> None:
     assert replay(again, policy, costs) == replay(again, Renewal(), costs)
     told = Renewal(Renewal.Config(cost=0.5))
     assert replay(hopeless, told, costs) == replay(hopeless, told, costs)
+
+
+def test_the_rest_after_a_try_reckons_with_what_it_really_took() -> None:
+    """A draft that has to read what was said meanwhile takes longer than a draft forward. A hiccup is no lesson."""
+
+    def rest(*seconds: float) -> int:
+        overall, costs = Record(), MeasuredCosts({1: 0.5}, {1: 1.0, 2: 1.0})
+        overall.steps = 2 * overall.tokens
+        one = Pace(0.0, overall)
+        for took in seconds:
+            one.rest = 1
+            one.skip()
+            costs.last_s = took
+            assert one.goes_on(0, 1.0, Prices(costs))
+            one.observe([0.5], 0, Prices(costs))
+        return one.rest
+
+    assert rest(1.5, 1.5, 1.5) == 50  # half a plain step lost, of which a hundredth may be
+    assert rest(4.0, 4.0, 4.0) == 300
+    assert rest(1.5, 1.5, 90.0) == 50
 
 
 def test_a_batch_of_resting_rows_is_not_drafted_for() -> None:

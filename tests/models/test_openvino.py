@@ -141,6 +141,31 @@ def test_scores_are_not_overwritten_by_the_next_forward() -> None:
     assert torch.equal(first, before)
 
 
+def test_graphs_of_fixed_width_say_what_the_one_of_any_size_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed = converted("llama")[1]
+    assert sorted(fixed._fixed) == [1, 4, 8, 16]
+    monkeypatch.setattr(foretoken.models.openvino, "COPIES", 2 * fixed.weight_bytes)
+    converted.cache_clear()
+    some = converted("llama")[1]
+    assert sorted(some._fixed) == [1, 4]
+    monkeypatch.setattr(foretoken.models.openvino, "COPIES", 0)
+    converted.cache_clear()
+    free = converted("llama")[1]
+    assert not free._fixed
+    tokens, found = random_tokens(1, 1, 40), []
+    for model in (fixed, some, free):
+        cache, at, logits = model.new_cache(1), 0, []
+        for width, last in ((5, 1), (1, 0), (3, 0), (16, 2), (9, 0), (1, 1)):
+            logits.append(read_chain(model, cache, tokens[:, at : at + width], last=last))
+            keep(cache, width)
+            at += width
+        found.append(torch.cat(logits, 1))
+    assert found[0].shape[1] == 1 + 1 + 3 + 2 + 9 + 1
+    assert error(found[1], found[0]) < CLOSE
+    assert error(found[2], found[0]) < CLOSE
+    converted.cache_clear()
+
+
 def test_a_token_cannot_see_what_comes_after_it() -> None:
     ours = converted("llama")[1]
     everything = torch.ones(1, 3, 3, dtype=torch.bool)
