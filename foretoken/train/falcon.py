@@ -85,8 +85,7 @@ def train(
 
     def of_step(ids: Tensor, scored: Tensor, done: float) -> Tensor:
         share = recipe.glance + (recipe.glance_last - recipe.glance) * done
-        offset = int(torch.randint(recipe.block, ()))
-        return loss(net, read(target, ids), ids, scored, offset, share, recipe.feature)
+        return loss(net, read(target, ids), ids, scored, share, recipe.feature)
 
     def by_token() -> list[float]:
         return by_place(net, target, dev, recipe.batch)
@@ -117,9 +116,7 @@ def fresh(target: HFModel, texts: Sequence[Text], recipe: Recipe, fingerprint: s
     return net
 
 
-def loss(
-    net: FalconHead, scores: Scores, ids: Tensor, scored: Tensor, offset: int, share: float, feature: float
-) -> Tensor:
+def loss(net: FalconHead, scores: Scores, ids: Tensor, scored: Tensor, share: float, feature: float) -> Tensor:
     """Distance of what two blocks in a row say from the target's states and laws.
 
     The second block reads the draft of the first, in which a share of what is wrong was put right.
@@ -129,13 +126,12 @@ def loss(
         scores: of the target.
         ids: [R, N] int64. The texts.
         scored: [R, N] bool. Places whose next token belongs to the answer.
-        offset: places of an answer before the first of which a block speaks.
         share: of wrong tokens that are put right.
         feature: weight of the distance between states.
     """
     assert scores.hidden is not None, "torch hands out hidden states"
     hidden = scores.hidden.to(net.output)
-    blocks = Blocks(net, hidden, ids, *along_answers(scored, net.shape.block, offset))
+    blocks = Blocks(net, hidden, ids, *along_answers(scored, net.shape.block))
     first = blocks.first()
     with torch.no_grad():
         states, tokens = glanced(first, net.logits(first.states).argmax(-1), hidden, ids, scored, share)
@@ -159,16 +155,15 @@ def by_place(net: FalconHead, target: HFModel, texts: Sequence[Text], batch: int
         ids, scored = padded(texts[start : start + batch])
         hidden = read(target, ids).hidden
         assert hidden is not None, "torch hands out hidden states"
-        for offset in range(size):
-            blocks = Blocks(net, hidden.to(net.output), ids, *along_answers(scored, size, offset))
-            first = blocks.first()
-            tokens = net.logits(first.states).argmax(-1)
-            second = blocks.second(first.states, tokens)
-            hits, whole = [], []
-            for said, chosen in ((first, tokens), (second, net.logits(second.states).argmax(-1))):
-                hits.append((chosen == at_places(ids[:, 1:], said.at)).unflatten(1, (-1, size)))
-                whole.append(there(scored, said.at).unflatten(1, (-1, size)))
-            known = torch.cat(whole, -1).all(-1)  # [R, C]
-            kept += torch.cat(hits, -1).long().cumprod(-1)[known].sum(0)
-            total += int(known.sum())
+        blocks = Blocks(net, hidden.to(net.output), ids, *along_answers(scored, size))
+        first = blocks.first()
+        tokens = net.logits(first.states).argmax(-1)
+        second = blocks.second(first.states, tokens)
+        hits, whole = [], []
+        for said, chosen in ((first, tokens), (second, net.logits(second.states).argmax(-1))):
+            hits.append((chosen == at_places(ids[:, 1:], said.at)).unflatten(1, (-1, size)))
+            whole.append(there(scored, said.at).unflatten(1, (-1, size)))
+        known = torch.cat(whole, -1).all(-1)  # [R, C]
+        kept += torch.cat(hits, -1).long().cumprod(-1)[known].sum(0)
+        total += int(known.sum())
     return (kept / max(total, 1)).tolist()

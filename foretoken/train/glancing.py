@@ -26,13 +26,13 @@ class Said(NamedTuple):
 
 
 class Blocks:
-    """Blocks of pairs side by side in texts, each of which drafts as if its text ended with it.
+    """A block of pairs at each of many places of texts, which drafts as if the text ended with it.
 
     Args:
         net: the head.
         hidden: [R, N, H] float. The target's states.
         ids: [R, N] int64. The texts.
-        begin: [R] int64. First pair of the first block.
+        begin: [R] int64. First pair of the first block; the others begin one pair later each.
         count: C, blocks per text.
     """
 
@@ -41,11 +41,11 @@ class Blocks:
         rows, pairs = len(ids), ids.shape[1] - 1
         self._heard = net.read(hidden[:, :-1], ids[:, 1:], hidden.new_zeros(rows, net.shape.width))
         self._keys, self._values = net.keys(self._heard, torch.arange(pairs).expand(rows, -1))
-        place = torch.arange(count * self._size)
-        self._at = begin[:, None] + place  # [R, Q]
-        self._place, self._block = place % self._size, place // self._size
-        end = begin[:, None] + (self._block + 1) * self._size  # of each pair's own block
-        self._seen = torch.arange(pairs) < end[..., None]  # [R, Q, N-1]
+        number = torch.arange(count * self._size)  # [Q]
+        self._block, self._place = number // self._size, number % self._size
+        first = begin[:, None] + self._block  # of each pair's own block
+        self._at = first + self._place  # [R, Q]
+        self._seen = torch.arange(pairs) < (first + self._size)[..., None]  # [R, Q, N-1]
 
     def first(self) -> Said:
         """What they say of the states after them from the target's states alone, all up to their own ends."""
@@ -74,19 +74,18 @@ class Blocks:
         return Said(self._net.speak(heard, self._place, at, keys, values, seen), at + size)
 
 
-def along_answers(scored: Tensor, block: int, offset: int) -> tuple[Tensor, int]:
-    """Blocks that speak of answers.
+def along_answers(scored: Tensor, block: int) -> tuple[Tensor, int]:
+    """Blocks of which each place of the longest answer has one that speaks of it first.
 
     Args:
         scored: [R, N] bool. Places whose next token belongs to the answer.
         block: K, tokens per block.
-        offset: places of an answer before the first of which a block speaks.
 
     Returns:
         [R] int64. First pair of the first block.
-        C, how many blocks cover the longest answer.
+        C, how many blocks there are.
     """
-    return (scored.long().argmax(1) - block).clamp_min(0) + offset, -(-int(scored.sum(1).max()) // block)
+    return (scored.long().argmax(1) - block).clamp_min(0), int(scored.sum(1).max())
 
 
 def at_places(held: Tensor, at: Tensor) -> Tensor:

@@ -36,10 +36,9 @@ def texts() -> tuple[Tensor, Tensor]:
     return states, torch.randint(SIZES["vocab_size"], (ROWS, LENGTH), generator=dice)
 
 
-def blocks_of(net: FalconHead, states: Tensor, ids: Tensor, offset: int) -> Blocks:
-    """All whole blocks of two texts behind the first pairs."""
-    begin = torch.full((ROWS,), offset)
-    return Blocks(net, states, ids, begin, (LENGTH - 1 - offset) // net.shape.block)
+def blocks_of(net: FalconHead, states: Tensor, ids: Tensor) -> Blocks:
+    """Blocks that begin at all places of two texts, the last one at the last place where a whole one can."""
+    return Blocks(net, states, ids, torch.zeros(ROWS, dtype=torch.int64), LENGTH - net.shape.block)
 
 
 # What sees what ------------------------------------------------------------------------------------------------------
@@ -48,47 +47,48 @@ def blocks_of(net: FalconHead, states: Tensor, ids: Tensor, offset: int) -> Bloc
 @pytest.mark.parametrize("block", [1, 2, 3])
 @pytest.mark.parametrize("changed", range(LENGTH - 1))
 def test_a_pair_sees_its_own_block_and_those_before(block: int, changed: int) -> None:
-    """Change one pair: what blocks before it say stays, what its own block and later ones say does not."""
-    net, (states, ids), offset = head(block), texts(), 1 % block
-    before = blocks_of(net, states, ids, offset).first()
-    assert before.at[0].tolist() == [p + block for p in range(offset, LENGTH - 1 - (LENGTH - 1 - offset) % block)]
+    """Change one pair: what is said by blocks that end before it stays, what others say does not."""
+    net, (states, ids) = head(block), texts()
+    begins = torch.arange(LENGTH - block)
+    before = blocks_of(net, states, ids).first()
+    assert before.at[0].tolist() == [begin + place + block for begin in begins.tolist() for place in range(block)]
     ids[:, changed + 1] = (ids[:, changed + 1] + 1) % SIZES["vocab_size"]  # the token chosen at that place
-    after = blocks_of(net, states, ids, offset).first()
-    moved = (before.states != after.states).any(-1)
-    sees = (before.at - block - offset) // block >= (changed - offset) // block
-    assert torch.equal(moved, sees.expand(ROWS, -1))
+    after = blocks_of(net, states, ids).first()
+    moved = (before.states != after.states).any(-1).unflatten(1, (-1, block))
+    assert torch.equal(moved, (begins + block > changed)[:, None].expand(ROWS, -1, block))
 
 
 @pytest.mark.parametrize("block", [1, 2, 3])
 def test_a_drafted_block_sees_itself_and_all_that_was_known(block: int) -> None:
     net, (states, ids) = head(block), texts()
-    blocks = blocks_of(net, states, ids, 0)
+    begins = torch.arange(LENGTH - block)
+    blocks = blocks_of(net, states, ids)
     first = blocks.first()
     tokens = net.logits(first.states).argmax(-1)
     before = blocks.second(first.states, tokens)
-    assert before.at.tolist() == (first.at + block).tolist()
-    for changed in range(first.at.shape[1]):
+    assert torch.equal(before.at, first.at + block)
+
+    def moved(after: Said) -> Tensor:
+        return (before.states != after.states).any(-1).unflatten(1, (-1, block))
+
+    for changed in range(LENGTH - 1):
         other = tokens.clone()
         other[:, changed] = (tokens[:, changed] + 1) % SIZES["vocab_size"]
-        moved = (before.states != blocks.second(first.states, other).states).any(-1)
-        own = torch.arange(first.at.shape[1]) // block == changed // block
-        assert torch.equal(moved, own.expand(ROWS, -1))
+        own = begins == changed // block
+        assert torch.equal(moved(blocks.second(first.states, other)), own[:, None].expand(ROWS, -1, block))
         # What the target has read after the block ended is not known in it.
         later = ids.clone()
         later[:, changed + 1] = (ids[:, changed + 1] + 1) % SIZES["vocab_size"]
-        moved = (before.states != blocks_of(net, states, later, 0).second(first.states, tokens).states).any(-1)
-        knows = torch.arange(first.at.shape[1]) // block >= changed // block
-        assert torch.equal(moved, knows.expand(ROWS, -1))
+        knows = begins + block > changed
+        after = blocks_of(net, states, later).second(first.states, tokens)
+        assert torch.equal(moved(after), knows[:, None].expand(ROWS, -1, block))
 
 
 # What is learnt ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-@pytest.mark.parametrize("offset", [0, 1])
-def test_pairs_learn_the_states_and_laws_of_places_ahead(
-    share: float, offset: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pairs_learn_the_states_and_laws_of_places_ahead(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is least when both blocks say what the target says k and 2k places after the pairs that started them."""
     llm = foretoken.load(draft="none", length="fixed", dtype="float32", backend="torch")
     target, recipe = target_of(llm), falcon.Recipe(width=8)
@@ -112,7 +112,7 @@ def test_pairs_learn_the_states_and_laws_of_places_ahead(
     monkeypatch.setattr(falcon, "Blocks", Knowing)
     found = []
     for Knowing.shift in (0, 1, -1):
-        found.append([falcon.loss(net, scores, ids, scored, offset, share, f).item() for f in (0.0, 1.0)])
+        found.append([falcon.loss(net, scores, ids, scored, share, f).item() for f in (0.0, 1.0)])
     assert found[0][0] < min(found[1][0], found[2][0])
     assert found[0][1] == pytest.approx(found[0][0])  # states are the target's own
     assert found[1][1] > found[1][0] + 0.1
@@ -121,9 +121,8 @@ def test_pairs_learn_the_states_and_laws_of_places_ahead(
 def test_blocks_speak_of_answers() -> None:
     scored = torch.zeros(3, 9, dtype=torch.bool)
     scored[0, 3:8] = scored[1, 5:7] = scored[2, 1:3] = True
-    begin, count = along_answers(scored, 2, 0)
-    assert (begin.tolist(), count) == ([1, 3, 0], 3)
-    assert along_answers(scored, 2, 1)[0].tolist() == [2, 4, 1]
+    begin, count = along_answers(scored, 2)
+    assert (begin.tolist(), count) == ([1, 3, 0], 5)
 
 
 # Glancing ------------------------------------------------------------------------------------------------------------
@@ -181,11 +180,9 @@ def test_the_share_falls_with_the_training(monkeypatch: pytest.MonkeyPatch, tmp_
     shares: list[float] = []
     whole = falcon.loss
 
-    def keep(
-        net: FalconHead, scores: Scores, ids: Tensor, scored: Tensor, offset: int, share: float, *rest: float
-    ) -> Tensor:
+    def keep(net: FalconHead, scores: Scores, ids: Tensor, scored: Tensor, share: float, *rest: float) -> Tensor:
         shares.append(share)
-        return whole(net, scores, ids, scored, offset, share, *rest)
+        return whole(net, scores, ids, scored, share, *rest)
 
     monkeypatch.setattr(falcon, "loss", keep)
     llm = foretoken.load(draft="none", length="fixed", dtype="float32", backend="torch")
