@@ -19,22 +19,6 @@ from foretoken.models.hf import TreeMask
 from foretoken.types import Batch, Draft, Row, Scores, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """Pairs of a row that the network has not read for good: its last block, and all that came since.
-
-    A pair is a state of the target and the token chosen there. The last one's token is the root, so the tokens are the
-    newest of the row.
-
-    Attributes:
-        states: [n, H] float. Of the target.
-        memory: [M] float. What the network read of the last pair before them.
-    """
-
-    states: Tensor
-    memory: Tensor
-
-
 class Falcon(ChainDrafter):
     """A small network says the target's next k states at once from all before, then from those it said the k after.
 
@@ -74,9 +58,8 @@ class Falcon(ChainDrafter):
         return 1 if depth % self._size == 1 % self._size else 0
 
     def start(self, rows: list[Row], hidden: list[Tensor | None]) -> None:
-        none, memory = self._net.output[:0], self._net.output.new_zeros(self._net.shape.width)
         for row, states in zip(rows, hidden, strict=True):
-            row.memory[self] = Unread(none if states is None else states.to(none), memory)
+            row.memory[self] = self._net.output[:0] if states is None else states.to(self._net.output)
         reading = Reading(self._net, self._net.new_cache(len(rows)), rows, [row.memory[self] for row in rows])
         self._settle(rows, reading)
         self._cache.extend(reading.cache)
@@ -85,7 +68,7 @@ class Falcon(ChainDrafter):
         self._cache.release(rows)
 
     def limits(self, batch: Batch) -> list[int]:
-        return [row.room if len(row.memory[self].states) >= self._size else 0 for row in batch.rows]
+        return [row.room if len(row.memory[self]) >= self._size else 0 for row in batch.rows]
 
     def score(self, batch: Batch, tokens: list[Tensor]) -> Scores:
         depth, size = len(tokens) - 1, self._size
@@ -105,15 +88,13 @@ class Falcon(ChainDrafter):
         assert scores.hidden is not None, "every backend hands out hidden states"
         for b, (row, count) in enumerate(zip(batch.rows, verdict.counts.tolist(), strict=True)):
             new = scores.hidden[b, [0, *verdict.path[b, :count].tolist()]]
-            left: Unread = row.memory[self]
-            row.memory[self] = Unread(torch.cat([left.states, new.to(left.states)]), left.memory)
+            row.memory[self] = torch.cat([row.memory[self], new.to(self._net.output)])
 
     def _settle(self, rows: list[Row], reading: Reading) -> None:
         """Keep what was read of all known pairs but the last block, and forget the rest."""
         counts = (reading.sizes - self._size).clamp_min(0)
-        for row, heard, count in zip(rows, reading.known, counts.tolist(), strict=True):
-            if count:
-                row.memory[self] = Unread(row.memory[self].states[count:], heard[count - 1])
+        for row, count in zip(rows, counts.tolist(), strict=True):
+            row.memory[self] = row.memory[self][count:]
         reading.cache.commit(torch.arange(reading.cache.pending).expand(len(rows), -1), counts)
 
 
@@ -124,50 +105,47 @@ class Reading:
         net: the network.
         cache: of the rows; what is read here stays pending.
         rows: the rows.
-        unread: of each row.
+        unread: per row [n, H] float, the target's states of its unread pairs, whose tokens are the row's newest.
 
     Attributes:
         sizes: [B] int64, on the CPU. Unread pairs per row.
-        known: [B, N, M] float. What was read of them; padded on the right, and never shorter than a block.
     """
 
-    def __init__(self, net: FalconHead, cache: TensorCache, rows: list[Row], unread: list[Unread]) -> None:
+    def __init__(self, net: FalconHead, cache: TensorCache, rows: list[Row], unread: list[Tensor]) -> None:
         self._net, self.cache = net, cache
-        self.sizes = torch.tensor([len(one.states) for one in unread])
+        self.sizes = torch.tensor([len(one) for one in unread])
         width = max(*self.sizes.tolist(), net.shape.block)
         states = net.output.new_zeros(len(rows), width, net.shape.hidden_size)
         tokens = torch.zeros(len(rows), width, dtype=torch.int64)
         for b, (row, one) in enumerate(zip(rows, unread, strict=True)):
-            states[b, : len(one.states)] = one.states
-            tokens[b, : len(one.states)] = torch.tensor(row.tokens[len(row.tokens) - len(one.states) :])
+            states[b, : len(one)] = one
+            tokens[b, : len(one)] = torch.tensor(row.tokens[len(row.tokens) - len(one) :])
         self._seen = torch.arange(width) < self.sizes.clamp_min(net.shape.block)[:, None]  # [B, P] of what is pending
         self._end = cache.lengths
-        self.known = self._read(states, tokens.to(states.device), torch.stack([one.memory for one in unread]))
+        heard = self._read(states, tokens.to(states.device))
         self._end = cache.lengths + self.sizes
         newest = (self.sizes - net.shape.block).clamp_min(0)[:, None] + torch.arange(net.shape.block)
-        self._heard = self.known[torch.arange(len(rows))[:, None], newest]  # [B, K, M] of the block that speaks
+        self._heard = heard[torch.arange(len(rows))[:, None], newest]  # [B, K, M] of the block that speaks
 
     def go_on(self, tokens: Tensor) -> None:
         """Read the tokens ([B, K] int64) that were drawn where the last block spoke."""
         self._seen = torch.cat([self._seen, torch.ones(tokens.shape, dtype=torch.bool)], 1)
-        self._heard = self._read(self._states, tokens, self._heard[:, -1])
+        self._heard = self._read(self._states, tokens)
         self._end = self._end + tokens.shape[1]
 
     def speak(self) -> Tensor:
         """States that follow the last block ([B, K, H] float)."""
         size = self._net.shape.block
-        place = torch.arange(size)
-        positions = (self._end[:, None] - size + place).clamp_min(0)
+        positions = (self._end[:, None] - size + torch.arange(size)).clamp_min(0)
         keys, values = self._kept
         mask = self._seen[:, None].expand(-1, size, -1)
         tree = TreeMask(self.cache.lengths, self._places, mask, keys.shape[2], keys.dtype)
-        device = keys.device
-        self._states = self._net.speak(self._heard, place.to(device), positions.to(device), keys, values, tree.dense())
+        self._states = self._net.speak(self._heard, positions.to(keys.device), keys, values, tree.dense())
         return self._states
 
-    def _read(self, states: Tensor, tokens: Tensor, memory: Tensor) -> Tensor:
+    def _read(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Read pairs that follow all those before ([B, N, M] float), and keep their keys and values."""
-        heard = self._net.read(states, tokens, memory)
+        heard = self._net.read(states, tokens)
         positions = (self._end[:, None] + torch.arange(tokens.shape[1])).to(states.device)
         _, self._places = self.cache.begin(positions)
         self._kept = self.cache.write(0, *self._net.keys(heard, positions))

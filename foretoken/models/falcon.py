@@ -42,11 +42,13 @@ class FalconHead(BoundNet):
     itself, with the tokens drawn from them. States are turned into logits by a frozen copy of the target's output
     embedding, which also says how tokens are read.
 
-    A recurrent layer reads the pairs in order, and an attention layer looks back over what it made of them. So what is
-    kept of a pair does not depend on the block it stands in, and blocks may begin anywhere.
+    A linear layer reads a pair, and one Transformer layer looks over what it made of all that may be seen. So what is
+    kept of a pair does not depend on the block it stands in, and blocks may begin anywhere. A pair that speaks is told
+    its place in the block, by a learnt vector, and of the newest pair there, by a matrix; attention alone takes long to
+    learn where to look.
 
-    Reference: Gao et al. 2024, Falcon, https://arxiv.org/abs/2412.12639. The paper's recurrent layers are two LSTMs;
-    here one GRU, whose state is its output. A learnt vector tells a pair its place in the block.
+    Reference: Gao et al. 2024, Falcon, https://arxiv.org/abs/2412.12639. The paper reads pairs by two LSTM layers; a
+    recurrent layer learnt more slowly here than the linear one (see `docs/results.md`).
 
     Attributes:
         scale: [] float. Spread of the target's states.
@@ -69,7 +71,8 @@ class FalconHead(BoundNet):
         self.register_buffer("output", torch.zeros(shape.vocab_size, shape.hidden_size))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("spread", torch.ones(()))
-        self.recurrent = nn.GRU(2 * shape.hidden_size, width, batch_first=True)
+        self.fuse = nn.Linear(2 * shape.hidden_size, width)
+        self.newest = nn.Linear(width, width, bias=False)
         self.places = nn.Parameter(torch.zeros(shape.block, width))
         self.before = nn.LayerNorm(width)
         self.query, self.key, self.value, self.mix = (nn.Linear(width, width, bias=False) for _ in range(4))
@@ -82,20 +85,19 @@ class FalconHead(BoundNet):
         """An empty cache of that many rows, for the keys and values of pairs."""
         return TensorCache(1, rows)
 
-    def read(self, states: Tensor, tokens: Tensor, memory: Tensor) -> Tensor:
-        """Read pairs in order.
+    def read(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """Read pairs.
 
         Args:
             states: [R, N, H] float. Of the target, or said here.
             tokens: [R, N] int64. Chosen at these places.
-            memory: [R, M] float. What was read of the last pair before, zeros if there was none.
 
         Returns:
             [R, N, M] float. What was read of each.
         """
         # Both are brought to a spread of 1; an output embedding's numbers are far smaller than a state's.
         pairs = torch.cat([states.to(self.output) / self.scale, self.output[tokens] / self.spread], -1)
-        heard: Tensor = self.recurrent(pairs, memory[None].contiguous())[0]
+        heard: Tensor = self.fuse(pairs)
         return heard
 
     def keys(self, heard: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,14 +114,11 @@ class FalconHead(BoundNet):
         normed = self.before(heard)
         return rotated(self._split(self.key(normed)), positions), self._split(self.value(normed))
 
-    def speak(
-        self, heard: Tensor, places: Tensor, positions: Tensor, keys: Tensor, values: Tensor, mask: Tensor
-    ) -> Tensor:
+    def speak(self, heard: Tensor, positions: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """States k places after those of pairs.
 
         Args:
-            heard: [R, Q, M] float. What was read of the pairs that speak.
-            places: [Q] int64. Their places in their blocks, from 0.
+            heard: [R, Q, M] float. What was read of the pairs that speak, block after block.
             positions: [R, Q] int64. Their places in the text.
             keys: [R, heads, T, dim] float. Of pairs that may be seen.
             values: [R, heads, T, dim] float. Of the same.
@@ -128,7 +127,8 @@ class FalconHead(BoundNet):
         Returns:
             [R, Q, H] float. As large as the target's.
         """
-        x = heard + self.places[places]
+        blocks = heard.unflatten(1, (-1, self.shape.block))
+        x = (blocks + self.newest(blocks[:, :, -1:]) + self.places).flatten(1, 2)
         query = rotated(self._split(self.query(self.before(x))), positions)
         seen = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         x = x + self.mix(seen.transpose(1, 2).flatten(2))

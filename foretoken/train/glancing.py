@@ -39,19 +39,19 @@ class Blocks:
     def __init__(self, net: FalconHead, hidden: Tensor, ids: Tensor, begin: Tensor, count: int) -> None:
         self._net, self._size = net, net.shape.block
         rows, pairs = len(ids), ids.shape[1] - 1
-        self._heard = net.read(hidden[:, :-1], ids[:, 1:], hidden.new_zeros(rows, net.shape.width))
+        self._heard = net.read(hidden[:, :-1], ids[:, 1:])
         self._keys, self._values = net.keys(self._heard, torch.arange(pairs).expand(rows, -1))
         number = torch.arange(count * self._size)  # [Q]
-        self._block, self._place = number // self._size, number % self._size
+        self._block = number // self._size
         first = begin[:, None] + self._block  # of each pair's own block
-        self._at = first + self._place  # [R, Q]
+        self._at = first + number % self._size  # [R, Q]
         self._seen = torch.arange(pairs) < (first + self._size)[..., None]  # [R, Q, N-1]
 
     def first(self) -> Said:
         """What they say of the states after them from the target's states alone, all up to their own ends."""
         heard = at_places(self._heard, self._at)
         seen = self._seen[:, None]
-        said = self._net.speak(heard, self._place, self._at, self._keys, self._values, seen)
+        said = self._net.speak(heard, self._at, self._keys, self._values, seen)
         return Said(said, self._at + self._size)
 
     def second(self, states: Tensor, tokens: Tensor) -> Said:
@@ -61,17 +61,12 @@ class Blocks:
             states: [R, Q, H] float. Of these pairs, whose places are those of which `first` says something.
             tokens: [R, Q] int64. Chosen there.
         """
-        rows, size = len(tokens), self._size
-        last = at_places(self._heard, self._at[:, size - 1 :: size])  # [R, C, M] where each block ends
-        heard = self._net.read(
-            states.reshape(-1, size, states.shape[-1]), tokens.reshape(-1, size), last.reshape(-1, last.shape[-1])
-        ).reshape(rows, tokens.shape[1], -1)
-        at = self._at + size
+        heard, at = self._net.read(states, tokens), self._at + self._size
         keys, values = self._net.keys(heard, at)
-        own = (self._block == self._block[:, None]).expand(rows, -1, -1)
+        own = (self._block == self._block[:, None]).expand(len(tokens), -1, -1)
         seen = torch.cat([self._seen, own], 2)[:, None]
         keys, values = torch.cat([self._keys, keys], 2), torch.cat([self._values, values], 2)
-        return Said(self._net.speak(heard, self._place, at, keys, values, seen), at + size)
+        return Said(self._net.speak(heard, at, keys, values, seen), at + self._size)
 
 
 def along_answers(scored: Tensor, block: int) -> tuple[Tensor, int]:
