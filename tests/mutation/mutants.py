@@ -348,17 +348,17 @@ MUTANTS = [
         ("tests/draft/test_blockwise.py",),
     ),
     Mutant(
-        "a block of pairs speaks that the last step began with",
+        "the oldest unread pairs speak, not the newest",
         "draft/falcon.py",
         "newest = (self.sizes - net.shape.block).clamp_min(0)[:, None]",
         "newest = torch.zeros_like(self.sizes)[:, None]",
         ("tests/draft/test_falcon.py",),
     ),
     Mutant(
-        "the state at the root is paired with the root",
+        "a state is paired with the token it was read at",
         "draft/falcon.py",
-        "torch.tensor(row.tokens[len(row.tokens) - len(one.states) :])",
-        "torch.tensor(row.tokens[len(row.tokens) - len(one.states) - 1 : -1])",
+        "torch.tensor(row.tokens[len(row.tokens) - len(one) :])",
+        "torch.tensor(row.tokens[len(row.tokens) - len(one) - 1 : -1])",
         ("tests/draft/test_falcon.py",),
     ),
     Mutant(
