@@ -127,7 +127,7 @@ class FalconHead(BoundNet):
         Returns:
             [R, Q, H] float. As large as the target's.
         """
-        blocks = heard.unflatten(1, (-1, self.shape.block))
+        blocks = heard.reshape(len(heard), -1, self.shape.block, self.shape.width)
         x = (blocks + self.newest(blocks[:, :, -1:]) + self.places).flatten(1, 2)
         query = rotated(self._split(self.query(self.before(x))), positions)
         seen = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
@@ -142,7 +142,8 @@ class FalconHead(BoundNet):
 
     def _split(self, x: Tensor) -> Tensor:
         """Numbers of each attention head apart."""
-        return x.unflatten(-1, (max(self.shape.width // HEAD, 1), -1)).transpose(1, 2)
+        heads = max(self.shape.width // HEAD, 1)
+        return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 def rotated(x: Tensor, positions: Tensor) -> Tensor:

@@ -161,8 +161,9 @@ def by_place(net: FalconHead, target: HFModel, texts: Sequence[Text], batch: int
         second = blocks.second(first.states, tokens)
         hits, whole = [], []
         for said, chosen in ((first, tokens), (second, net.logits(second.states).argmax(-1))):
-            hits.append((chosen == at_places(ids[:, 1:], said.at)).unflatten(1, (-1, size)))
-            whole.append(there(scored, said.at).unflatten(1, (-1, size)))
+            apart = (len(ids), -1, size)
+            hits.append((chosen == at_places(ids[:, 1:], said.at)).reshape(apart))
+            whole.append(there(scored, said.at).reshape(apart))
         known = torch.cat(whole, -1).all(-1)  # [R, C]
         kept += torch.cat(hits, -1).long().cumprod(-1)[known].sum(0)
         total += int(known.sum())
