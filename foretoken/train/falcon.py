@@ -36,11 +36,13 @@ class Recipe(InsideRecipe):
         block, width: sizes (see `FalconShape`).
         glance, glance_last: share of a draft's wrong tokens that are put right before the next block reads it, at the
             start of the training and at its end.
+        learning_rate: half of what heads take, which are shallower.
         feature: weight of the distance between states beside the cross-entropy of laws.
     """
 
     block: int = 2
     width: int = 384
+    learning_rate: float = 5e-4
     glance: float = 0.45
     glance_last: float = 0.1
     feature: float = 1.0
@@ -127,6 +129,7 @@ def loss(net: FalconHead, scores: Scores, ids: Tensor, scored: Tensor, share: fl
         ids: [R, N] int64. The texts.
         scored: [R, N] bool. Places whose next token belongs to the answer.
         share: of wrong tokens that are put right.
+        learning_rate: half of what heads take, which are shallower.
         feature: weight of the distance between states.
     """
     assert scores.hidden is not None, "torch hands out hidden states"
