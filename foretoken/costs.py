@@ -182,15 +182,15 @@ class ScaledCosts(Costs):
 
     Args:
         costs: of a forward and of a verification.
-        draft: draft forwards per drafted token.
+        block: tokens drafted per draft forward; 0 if it needs none.
         reads: tokens that the target reads per node of the draft.
     """
 
-    def __init__(self, costs: Costs, draft: float = 1.0, reads: int = 1) -> None:
-        self._costs, self._draft, self._reads = costs, draft, reads
+    def __init__(self, costs: Costs, block: int = 1, reads: int = 1) -> None:
+        self._costs, self._block, self._reads = costs, block, reads
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
-        return self._draft * self._costs.draft_s(rows, forwards)
+        return self._costs.draft_s(rows, -(-forwards // self._block) if self._block else 0)
 
     def verify_s(self, tokens: int) -> float:
         return self._costs.verify_s(self._reads * tokens)

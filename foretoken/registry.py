@@ -10,6 +10,7 @@ from foretoken.errors import ConfigError, did_you_mean
 METHODS: dict[str, dict[str, str]] = {
     "draft": {
         "blockwise": "foretoken.draft.blockwise:Blockwise",
+        "falcon": "foretoken.draft.falcon:Falcon",
         "model": "foretoken.draft.model:ModelDrafter",
         "none": "foretoken.draft.none:NoDraft",
         "pass": "foretoken.draft.lookahead:Pass",

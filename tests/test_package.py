@@ -17,7 +17,7 @@ CORE_LINES = 2900  # two backends, weights in fewer bits, what goes wrong with c
 FILE_LINES, FUNCTION_LINES, STEP_LINES = 250, 60, 16
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # What is trained for one method, and counts with it.
-NETS = {f"models/{net}.py" for net in ("acceptance_head", "block_heads", "disco_classifier", "lookahead")}
+NETS = {f"models/{net}.py" for net in ("acceptance_head", "block_heads", "disco_classifier", "falcon", "lookahead")}
 NETS |= {"models/ngram.py", "models/rescoring.py"}
 # Files of a station that are no methods: what every method follows, and what several use.
 SHARED = {"base", "belief", "pace", "signals"}

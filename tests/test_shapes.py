@@ -123,6 +123,7 @@ def test_shape_lines_hold_in_generations_with_every_method(backend: str, watched
     assert watched >= {"Draft", "Frontier", "Scores", "Verdict", "Draft.nodes", "Batch.roots"}
     assert watched >= {"Global.score", "Local.score", "lattice", "onward"}
     assert watched >= {"BlockHeads.head", "BlockHeads.read", "BlockHeads.expect", "NGram.forward"}
+    assert watched >= {"FalconHead.read", "FalconHead.keys", "FalconHead.speak", "rotated"}
     assert watched >= {"ancestors", "distribution", "warp", "AcceptanceRule.match"}
     assert watched >= {"chain_law", "chain_law_at", "chain_verdict", "residual"}
     assert watched >= {"SeededRng.coin", "SeededRng.pick", *CALLED[backend]}

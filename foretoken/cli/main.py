@@ -94,6 +94,7 @@ training.command("disco", cls=Command, epilog=epilog(train.DISCO_EXAMPLES))(trai
 training.command("pair", cls=Command, epilog=epilog(train_pair.EXAMPLES))(train_pair.pair)
 training.command("draft", cls=Command, epilog=epilog(train_draft.EXAMPLES))(train_draft.draft)
 training.command("blockwise", cls=Command, epilog=epilog(train_inside.BLOCKWISE_EXAMPLES))(train_inside.blockwise)
+training.command("falcon", cls=Command, epilog=epilog(train_inside.FALCON_EXAMPLES))(train_inside.falcon)
 training.command("pass", cls=Command, epilog=epilog(train_inside.PASS_EXAMPLES))(train_inside.lookahead)
 app.add_typer(training, name="train", epilog=epilog((train.HEAD_EXAMPLES[0], train.DISCO_EXAMPLES[0])))
 

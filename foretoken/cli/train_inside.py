@@ -1,4 +1,4 @@
-"""`foretoken train blockwise` and `pass`: drafters that live inside a frozen target."""
+"""`foretoken train blockwise`, `falcon` and `pass`: drafters that live inside a frozen target."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 BLOCKWISE_EXAMPLES = (
     "foretoken train blockwise --data prompts.jsonl --out heads/mine.safetensors",
     "foretoken train blockwise --target owner/big --heads 6 --data a.jsonl --out heads/big.safetensors",
+)
+FALCON_EXAMPLES = (
+    "foretoken train falcon --data prompts.jsonl --out falcon/mine.safetensors",
+    "foretoken train falcon --target owner/big --width 1024 --data a.jsonl --out falcon/big.safetensors",
 )
 PASS_EXAMPLES = (
     "foretoken train pass --data prompts.jsonl --out pass/mine.safetensors",
@@ -75,6 +79,27 @@ def blockwise(
 
     recipe = Recipe(heads=heads, width=width, memory=memory, order=order, **options.recipe())
     _train("blockwise", options, models, partial(train, recipe=recipe))
+
+
+@grouped
+def falcon(
+    *,
+    options: InsideOptions,
+    block: Annotated[int, typer.Option(metavar="K", help="Tokens drafted per forward of the head.")] = 2,
+    width: Annotated[int, typer.Option(metavar="N", help="Of the head, a multiple of 64.")] = 384,
+    glance: Annotated[float, typer.Option(metavar="R", help="Share of wrong tokens put right, at first.")] = 0.45,
+    glance_last: Annotated[float, typer.Option(metavar="R", help="The same at the end.")] = 0.1,
+    models: ModelOptions,
+) -> None:
+    """Train a small network on a target's hidden states that drafts several tokens per forward (Falcon).
+
+    The target stays as it is. Interrupted and run again with the same FILE, it goes on where it was. Use it with
+    --draft falcon:FILE.
+    """
+    from foretoken.train.falcon import Recipe, train
+
+    recipe = Recipe(block=block, width=width, glance=glance, glance_last=glance_last, **options.recipe())
+    _train("falcon", options, models, partial(train, recipe=recipe))
 
 
 @grouped

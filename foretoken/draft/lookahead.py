@@ -55,7 +55,7 @@ class Pass(ChainDrafter):
         self._ahead = net.shape.count if ahead is None else min(ahead, net.shape.count)
 
     def priced(self, costs: Costs) -> Costs:
-        return ScaledCosts(costs, draft=0.0, reads=1 + self._ahead)
+        return ScaledCosts(costs, block=0, reads=1 + self._ahead)
 
     def forwards(self, depth: int) -> int:
         return 0

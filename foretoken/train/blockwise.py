@@ -100,7 +100,7 @@ def train(
         net = fresh(target, recipe, ngram, llm.target.fingerprint)
     dev = places(target, greedy(told, recipe), recipe)
 
-    def of_step(ids: Tensor, scored: Tensor) -> Tensor:
+    def of_step(ids: Tensor, scored: Tensor, _: float) -> Tensor:
         scores = read(target, ids)
         assert scores.hidden is not None, "torch hands out hidden states"
         return loss(net, scores.hidden.to(net.output), scores.logits, ids, scored)

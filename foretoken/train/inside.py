@@ -162,7 +162,7 @@ def fit(
     told: Answers,
     recipe: Recipe,
     peak: float,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor, float], Tensor],
     accepted: Callable[[], float],
     work: Path,
     progress: Progress,
@@ -174,7 +174,8 @@ def fit(
         told: what it learns from.
         recipe: rounds, steps, texts per step, weight decay, seed.
         peak: of the learning rate.
-        loss: of a step, from texts ([R, N] int64) and the places of answers in them ([R, N] bool).
+        loss: of a step, from texts ([R, N] int64), the places of answers in them ([R, N] bool) and the share of the
+            training that is done.
         accepted: tokens of a held-out draft that are accepted; the most decides.
         work: folder of the training.
         progress: told how many rounds are done.
@@ -187,10 +188,11 @@ def fit(
     def train_round(number: int) -> None:
         net.train()
         for step in range(recipe.steps):
-            set_learning_rate(optimizer, peak, (number + step / recipe.steps) / recipe.rounds)
+            done = (number + step / recipe.steps) / recipe.rounds
+            set_learning_rate(optimizer, peak, done)
             ids, scored = padded(sample(told.train, recipe.batch, [recipe.seed, number, step]))
             optimizer.zero_grad()
-            loss(ids, scored).backward()  # type: ignore[no-untyped-call]
+            loss(ids, scored, done).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
     found = run_rounds(

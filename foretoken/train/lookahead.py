@@ -81,7 +81,7 @@ def train(
     with bare(target) as model:
         model.requires_grad_(False)
 
-        def of_step(ids: Tensor, scored: Tensor) -> Tensor:
+        def of_step(ids: Tensor, scored: Tensor, _: float) -> Tensor:
             cuts, there = cut(scored, recipe.cuts, recipe.ahead)
             laws, said = look(model, net.embeddings, ids, cuts)
             return loss(laws, said, cuts, there)

@@ -1,4 +1,4 @@
-"""`foretoken train blockwise` and `pass`: from prompts to a drafter that a command line uses."""
+"""`foretoken train blockwise`, `falcon` and `pass`: from prompts to a drafter that a command line uses."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from foretoken.cli.train_inside import InsideOptions, blockwise, lookahead
+from foretoken.cli.train_inside import InsideOptions, blockwise, falcon, lookahead
 from foretoken.models.source import BUILTIN
 from foretoken.train import blockwise as blockwise_recipe
+from foretoken.train import falcon as falcon_recipe
 from foretoken.train import lookahead as lookahead_recipe
 from tests.cli.conftest import Run
 
@@ -20,7 +21,8 @@ QUICK = ("--texts", "20", "--max-new-tokens", "8", "--rounds", "1", "--steps", "
 
 
 @pytest.mark.parametrize(
-    ("name", "extra"), [("blockwise", ("--heads", "2", "--width", "8")), ("pass", ("--ahead", "2"))]
+    ("name", "extra"),
+    [("blockwise", ("--heads", "2", "--width", "8")), ("falcon", ("--width", "8")), ("pass", ("--ahead", "2"))],
 )
 def test_what_was_trained_drafts(run: Run, tmp_path: Path, name: str, extra: tuple[str, ...]) -> None:
     data, out = tmp_path / "prompts.jsonl", tmp_path / "trained.safetensors"
@@ -42,7 +44,8 @@ def test_what_was_trained_drafts(run: Run, tmp_path: Path, name: str, extra: tup
 
 
 @pytest.mark.parametrize(
-    ("command", "recipe"), [(blockwise, blockwise_recipe.Recipe), (lookahead, lookahead_recipe.Recipe)]
+    ("command", "recipe"),
+    [(blockwise, blockwise_recipe.Recipe), (falcon, falcon_recipe.Recipe), (lookahead, lookahead_recipe.Recipe)],
 )
 def test_the_defaults_are_those_of_a_recipe(command: Any, recipe: Any) -> None:
     offered = inspect.signature(command).parameters

@@ -15,6 +15,7 @@ from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
 from foretoken.models.base import LanguageModel
 from foretoken.models.block_heads import BlockHeads, BlockShape
 from foretoken.models.disco_classifier import DiscoClassifier
+from foretoken.models.falcon import FalconHead, FalconShape
 from foretoken.models.lookahead import LookAhead, LookAheadShape
 from foretoken.models.ngram import NGram
 from foretoken.registry import METHODS, find
@@ -95,6 +96,7 @@ def untrained(kind: type[Any], model: LanguageModel) -> Any:
         AcceptanceHead: lambda: AcceptanceHead(HeadShape(model.hidden_size, depth=1)),
         BlockHeads: lambda: block_heads(model),
         DiscoClassifier: DiscoClassifier,
+        FalconHead: lambda: falcon_head(model),
         # Any token makes a target say something, so that the models of these tests need no more than they have.
         LookAhead: lambda: LookAhead(LookAheadShape(model.hidden_size, first=0, count=2)),
     }
@@ -113,6 +115,13 @@ def block_heads(model: LanguageModel) -> BlockHeads:
     net.ngram.load_state_dict(ngram.state_dict())
     net.output.copy_(torch.randn(net.output.shape))
     return net.double()  # the models of these tests are, and rounding must not show
+
+
+def falcon_head(model: LanguageModel) -> FalconHead:
+    """A head whose laws are far from the target's, in blocks of two."""
+    net = FalconHead(FalconShape(model.hidden_size, model.vocab_size, block=2, width=6))
+    net.output.copy_(torch.randn(net.output.shape))
+    return net.double()  # as above
 
 
 def choices(station: str) -> list[Choice]:

@@ -11,6 +11,7 @@ import torch
 from foretoken.errors import ModelError
 from foretoken.models.block_heads import BlockHeads, BlockShape
 from foretoken.models.bound import BoundNet
+from foretoken.models.falcon import FalconHead, FalconShape
 from foretoken.models.lookahead import LookAhead, LookAheadShape
 from foretoken.models.ngram import NGram
 
@@ -22,7 +23,11 @@ def heads() -> BlockHeads:
     return net
 
 
-NETS = [heads, lambda: LookAhead(LookAheadShape(4, 3, 2), "mine", {"a": 1})]
+NETS = [
+    heads,
+    lambda: FalconHead(FalconShape(4, 3, 2, 6), "mine", {"a": 1}),
+    lambda: LookAhead(LookAheadShape(4, 3, 2), "mine", {"a": 1}),
+]
 
 
 @pytest.mark.parametrize("make", NETS)
@@ -45,7 +50,7 @@ def test_what_does_not_belong_is_refused(make: type[BoundNet], tmp_path: Path) -
     net.save(path)
     with pytest.raises(ModelError, match="another target model"):
         type(net).load(path, "yours")
-    other = NETS[1 - NETS.index(make)]()
+    other = NETS[NETS.index(make) - 1]()
     with pytest.raises(ModelError, match=f"is no {type(other).title}"):
         type(other).load(path, "mine")
     path.write_bytes(path.read_bytes()[:60])

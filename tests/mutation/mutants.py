@@ -348,6 +348,27 @@ MUTANTS = [
         ("tests/draft/test_blockwise.py",),
     ),
     Mutant(
+        "the oldest unread pairs speak, not the newest",
+        "draft/falcon.py",
+        "newest = (self.sizes - net.shape.block).clamp_min(0)[:, None]",
+        "newest = torch.zeros_like(self.sizes)[:, None]",
+        ("tests/draft/test_falcon.py",),
+    ),
+    Mutant(
+        "a state is paired with the token it was read at",
+        "draft/falcon.py",
+        "torch.tensor(row.tokens[len(row.tokens) - len(one) :])",
+        "torch.tensor(row.tokens[len(row.tokens) - len(one) - 1 : -1])",
+        ("tests/draft/test_falcon.py",),
+    ),
+    Mutant(
+        "pairs of later blocks are seen in training",
+        "train/glancing.py",
+        "self._seen = torch.arange(pairs) < (first + self._size)[..., None]",
+        "self._seen = torch.arange(pairs) < (first + self._size + 1)[..., None]",
+        ("tests/train/test_falcon.py",),
+    ),
+    Mutant(
         "the look-ahead tokens behind the root are always taken",
         "draft/lookahead.py",
         "begin = draft.tokens.shape[1] + last * self._ahead",

@@ -15,10 +15,11 @@ from foretoken.models.block_heads import BlockHeads, BlockShape
 from foretoken.models.hf import append_tokens
 from foretoken.models.rescoring import Independent
 from foretoken.models.source import Checkpoint
-from foretoken.train import blockwise, lookahead
+from foretoken.train import blockwise, falcon, lookahead
 from foretoken.train.agreement import Text, padded
 from foretoken.train.answers import bare
 from foretoken.train.blockwise import Places, accepted, places
+from foretoken.train.inside import Recipe as InsideRecipe
 from foretoken.train.inside import prepare, read, target_of
 from foretoken.train.lookahead import cut, look
 from foretoken.train.rounds import silent
@@ -28,6 +29,7 @@ PROMPTS = [f"Tell me a long story about {a + 2} brown dogs." for a in range(24)]
 SOURCES = [Source.of_rows("stories", [{"prompt": prompt} for prompt in PROMPTS], "ours")]
 SMALL = {"texts": 20, "max_new_tokens": 9, "rounds": 2, "steps": 2, "batch": 4}
 HEADS = blockwise.Recipe(**SMALL, heads=2, width=8, memory=4)  # type: ignore[arg-type]
+FALCON = falcon.Recipe(**SMALL, width=8)  # type: ignore[arg-type]
 AHEAD = lookahead.Recipe(**SMALL, ahead=2, cuts=3)  # type: ignore[arg-type]
 TEXTS = [Text([5, 6, 7], [11, 12, 13, 14], 0.0), Text([9], [8, 7, 6, 5, 4, 3], 0.0)]
 
@@ -37,9 +39,13 @@ def llm() -> foretoken.LLM:
     return foretoken.load(draft="none", length="fixed", dtype="float32", backend="torch")
 
 
-@pytest.mark.parametrize(("trainer", "recipe"), [(blockwise, HEADS), (lookahead, AHEAD)], ids=["blockwise", "pass"])
+@pytest.mark.parametrize(
+    ("trainer", "recipe"),
+    [(blockwise, HEADS), (falcon, FALCON), (lookahead, AHEAD)],
+    ids=["blockwise", "falcon", "pass"],
+)
 def test_training_is_reproducible_and_resumes_after_any_interruption(
-    llm: foretoken.LLM, tmp_path: Path, trainer: ModuleType, recipe: blockwise.Recipe | lookahead.Recipe
+    llm: foretoken.LLM, tmp_path: Path, trainer: ModuleType, recipe: InsideRecipe
 ) -> None:
     whole = trainer.train(llm, SOURCES, [], recipe, tmp_path / "whole")
     assert whole.card["num_texts"] == 20
