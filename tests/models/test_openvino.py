@@ -28,14 +28,14 @@ store = pytest.importorskip("foretoken.models.openvino_store")
 
 weights = pytest.importorskip("foretoken.models.openvino_weights")
 
-CONVERTED = ("llama", "qwen3", "opt")  # rotary embeddings; norms of queries and keys; learned positions
+# Rotary embeddings; norms of queries and keys; learned positions. Compressed, llama comes below, from a checkpoint.
+CONVERTED = [("llama", "none"), ("qwen3", "none"), ("opt", "none"), ("qwen3", "int8"), ("opt", "int4")]
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
-@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize(("name", "quantization"), CONVERTED)
 @pytest.mark.parametrize(
     "test",
     [
@@ -65,7 +65,7 @@ def random_mask(rng: random.Random, rows: int, earlier: int, new: int) -> torch.
 def test_random_operations_give_the_logits_of_torch(seed: int) -> None:
     """Trees in several pieces, masks that hide pending tokens, ragged rows that join and leave, over many blocks."""
     rng = random.Random(seed)
-    theirs, ours = pair("llama")[1], converted("llama")[1]
+    theirs, ours = pair("llama")[1], converted("llama", "none")[1]
     caches = [model.new_cache(0) for model in (theirs, ours)]
 
     def read(model: Any, cache: Any, width: int, seeds: int, last: int = 0) -> torch.Tensor:
@@ -108,7 +108,7 @@ def test_random_operations_give_the_logits_of_torch(seed: int) -> None:
 
 
 def test_blocks_are_used_again() -> None:
-    ours = converted("llama")[1]
+    ours = converted("llama", "none")[1]
     cache = ours.new_cache(0)
     for size in (3, 1, 2) * 6:
         joining = ours.new_cache(size)
@@ -124,7 +124,7 @@ def test_blocks_are_used_again() -> None:
 def test_hidden_states_are_what_the_output_embedding_reads() -> None:
     tokens = random_tokens(1, 2, 5)
     scores = []
-    for model in (pair("qwen3")[1], converted("qwen3")[1]):
+    for model in (pair("qwen3")[1], converted("qwen3", "none")[1]):
         mask = torch.ones(2, 5, 5, dtype=torch.bool).tril()
         scores.append(model.forward(tokens, torch.arange(5).expand(2, 5), mask, model.new_cache(2), last=2))
     assert scores[0].hidden is not None
@@ -133,7 +133,7 @@ def test_hidden_states_are_what_the_output_embedding_reads() -> None:
 
 
 def test_scores_are_not_overwritten_by_the_next_forward() -> None:
-    ours = converted("llama")[1]
+    ours = converted("llama", "none")[1]
     cache = ours.new_cache(1)
     first = read_chain(ours, cache, random_tokens(1, 1, 2))
     before = first.clone()
@@ -142,7 +142,7 @@ def test_scores_are_not_overwritten_by_the_next_forward() -> None:
 
 
 def test_a_token_cannot_see_what_comes_after_it() -> None:
-    ours = converted("llama")[1]
+    ours = converted("llama", "none")[1]
     everything = torch.ones(1, 3, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="before it"):
         ours.forward(random_tokens(1, 1, 3), torch.arange(3)[None], everything, ours.new_cache(1))
@@ -182,12 +182,12 @@ def test_rows_that_no_group_divides_get_eight_bits() -> None:
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS[1:])
 def test_compressed_weights_are_small_on_disk_and_keep_their_word(
-    quantization: str, checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
+    quantization: str, checkpoint: Checkpoint, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smaller = Checkpoint(str(checkpoint.path), "target", quantization=quantization)
     tokens = random_tokens(1, 1, 6)
     full, model = load(checkpoint), load(smaller)
-    sizes = [(here / store.key(one) / "model.bin").stat().st_size for one in (checkpoint, smaller)]
+    sizes = [(kept.parent / store.key(one) / "model.bin").stat().st_size for one in (checkpoint, smaller)]
     assert sizes[1] < sizes[0] * (0.75 if quantization == "int8" else 0.65)  # the embedding is not tied, and stays
     rounded = checkpoint._read(torch.float32).eval()
     weights.round_weights(rounded, quantization)
@@ -264,6 +264,19 @@ def converted_once(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFact
         return store.home("openvino")
 
 
+@pytest.fixture(scope="module")
+def trace_of_it(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """The model and its graph."""
+    model = checkpoint._read(torch.float32).eval()
+    return model, store.trace(model, checkpoint.max_length)
+
+
+@pytest.fixture
+def traced(trace_of_it: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions take a copy of that graph: tracing takes longest, and here it counts what becomes of it on disk."""
+    monkeypatch.setattr(store, "trace", lambda *_: trace_of_it[1].clone())
+
+
 @pytest.fixture
 def kept(converted_once: Path, here: Path) -> Path:
     """The conversion, in a cache of its own."""
@@ -329,6 +342,7 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     ("damage", "name"),
     [(truncate, "model.bin"), (flip, "model.bin"), (truncate, "manifest.json"), (Path.unlink, "manifest.json")],
@@ -343,6 +357,7 @@ def test_a_damaged_conversion_is_made_again(
     assert load(checkpoint).note is None
 
 
+@pytest.mark.usefixtures("traced")
 def test_an_interrupted_conversion_leaves_nothing(
     checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,6 +380,7 @@ def test_an_interrupted_conversion_leaves_nothing(
     assert load(checkpoint).note is None
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("how", ["no room", "fills up", "is full", "no folder"])
 def test_a_conversion_that_cannot_be_kept_is_used_all_the_same(
     how: str, checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
@@ -401,6 +417,7 @@ def test_a_conversion_that_cannot_be_kept_is_used_all_the_same(
         assert len(entries(here)) == 1
 
 
+@pytest.mark.usefixtures("traced")
 def test_what_comes_back_damaged_is_used_as_it_was_converted(
     checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -418,6 +435,7 @@ def test_what_comes_back_damaged_is_used_as_it_was_converted(
     assert load(checkpoint).note is None
 
 
+@pytest.mark.usefixtures("traced")
 def test_a_conversion_says_how_far_it_is(checkpoint: Checkpoint, here: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "foretoken"):
         load(checkpoint)

@@ -25,7 +25,7 @@ RECIPE = Recipe(max_new_tokens=6, epochs=2, batch=32)
 
 @pytest.fixture(scope="module")
 def llm() -> foretoken.LLM:
-    return foretoken.load(dtype="float32")
+    return foretoken.load(dtype="float32", backend="torch")
 
 
 def test_depths_count_from_any_start_since_the_last_rejection() -> None:
