@@ -72,8 +72,9 @@ def print_stats(each: Sequence[Stats], seed: int, costs: dict[str, Any] | None) 
     table.add_column(style="dim")
     for name, count, rate in rows if counts.num_drafted else rows[:2]:
         table.add_row(name, str(count), rate)
-    for name, what in (("draft_s", "draft forwards"), ("verify_s", "verified tokens")) if costs else ():
-        table.add_row(f"{what}, ms", "", ", ".join(f"{_ms(s)} for {count}" for count, s in costs[name].items()))
+    if costs:
+        for name, what in (("draft_s", "draft forwards"), ("verify_s", "verified tokens")):
+            table.add_row(f"{what}, ms", "", ", ".join(f"{_ms(s)} for {count}" for count, s in costs[name].items()))
     if len(each) == 1:
         table.add_row("seed", "", str(seed))  # as long as it is, it would push the counts aside
     console = stderr()
