@@ -385,34 +385,33 @@ def test_an_interrupted_conversion_leaves_nothing(
 def test_a_conversion_that_cannot_be_kept_is_used_all_the_same(
     how: str, checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if how == "no room":
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    elif how == "fills up":
-        save_model = ov.save_model
+    with monkeypatch.context() as patch:
+        if how == "no room":
+            patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+        elif how == "fills up":
+            save_model = ov.save_model
 
-        def half(graph: Any, place: Path, **options: Any) -> None:
-            save_model(graph, place, **options)
-            truncate(place.with_suffix(".bin"))
+            def half(graph: Any, place: Path, **options: Any) -> None:
+                save_model(graph, place, **options)
+                truncate(place.with_suffix(".bin"))
 
-        monkeypatch.setattr(store.ov, "save_model", half)
-    elif how == "is full":
+            patch.setattr(store.ov, "save_model", half)
+        elif how == "is full":
 
-        def full(*_: Any) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            def full(*_: Any) -> None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(store, "save_file", full)
-    else:
-        here.parent.parent.write_text("a file where the folder should be")
-    model = load(checkpoint)
-    assert "could not be kept: " in model.note
-    assert "free some space" in model.note
-    if how == "is full":
-        assert os.strerror(errno.ENOSPC) in model.note
-    assert read_chain(model, model.new_cache(1), random_tokens(1, 1, 4)).isfinite().all()
-    assert entries(here) == []
-    monkeypatch.undo()
+            patch.setattr(store, "save_file", full)
+        else:
+            here.parent.parent.write_text("a file where the folder should be")
+        model = load(checkpoint)
+        assert "could not be kept: " in model.note
+        assert "free some space" in model.note
+        if how == "is full":
+            assert os.strerror(errno.ENOSPC) in model.note
+        assert read_chain(model, model.new_cache(1), random_tokens(1, 1, 4)).isfinite().all()
+        assert entries(here) == []
     if how != "no folder":  # once there is room, nothing is in the way
-        monkeypatch.setenv("XDG_CACHE_HOME", str(here.parent.parent))
         assert load(checkpoint).note is None
         assert len(entries(here)) == 1
 
