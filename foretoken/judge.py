@@ -15,8 +15,7 @@ def judge(rule: AcceptanceRule, draft: Draft, scores: Scores, batch: Batch) -> V
     distribution is built.
     """
     logits = scores.logits[:, : draft.tokens.shape[1]]  # what was read along is none of the rule's business
-    sampling = [row.request.sampling for row in batch.rows]
-    if rule.lossless and draft.chain and all(s.temperature == 0 and not s.edits for s in sampling):
+    if rule.lossless and draft.chain and all(row.request.sampling.greedy() for row in batch.rows):
         most, likeliest = logits.max(-1)
         return rule.match(draft, likeliest, most)
     return rule.accept(draft, distribution(logits, batch.rows, Paths(draft)), batch.accept_rng)

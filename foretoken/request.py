@@ -66,6 +66,14 @@ class Sampling:
         """Whether scores are changed before temperature and cuts, so that another token may become the likeliest."""
         return self.looks_back or bool(self.logit_bias)
 
+    def greedy(self, temperature: float | None = None) -> bool:
+        """Whether the token of the highest score is taken, so that no distribution has to be built.
+
+        Args:
+            temperature: in place of its own, as a drafter may have it.
+        """
+        return (self.temperature if temperature is None else temperature) == 0 and not self.edits
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -74,10 +74,14 @@ def print_stats(each: Sequence[Stats], seed: int, costs: dict[str, Any] | None) 
         table.add_row(name, str(count), rate)
     if costs:
         for name, what in (("draft_s", "draft forwards"), ("verify_s", "verified tokens")):
-            text = ", ".join(f"{1e3 * seconds:.2f} for {count}" for count, seconds in costs[name].items())
-            table.add_row("costs, ms" if name == "draft_s" else "", "", f"{text} {what}")
+            table.add_row(f"{what}, ms", "", ", ".join(f"{_ms(s)} for {count}" for count, s in costs[name].items()))
     if len(each) == 1:
-        table.add_row("seed", str(seed), "")
+        table.add_row("seed", "", str(seed))  # as long as it is, it would push the counts aside
     console = stderr()
     console.print()
     console.print(table)
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds, short enough for four of them on a line of 80 columns."""
+    return f"{1e3 * seconds:.{2 if seconds < 0.01 else 1}f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +12,10 @@ import typer
 from rich.table import Table
 
 from foretoken.cli.command import grouped
-from foretoken.cli.loading import open_llm
-from foretoken.cli.options import ModelOptions, OutputOptions
-from foretoken.cli.output import print_json, stdout
+from foretoken.cli.options import ModelOptions
+from foretoken.cli.output import stdout
 from foretoken.cli.train_bar import training_bar
+from foretoken.cli.train_options import TrainingOptions
 from foretoken.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,20 +32,14 @@ DISCO_EXAMPLES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """What every training takes."""
+class PredictorOptions(TrainingOptions):
+    """What the training of an acceptance predictor takes, too."""
 
-    data: Annotated[list[str], typer.Option(metavar="FILE", help="Prompts, .jsonl or .jsonl.gz. Repeatable.")]
-    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where weights, card and checkpoints go.")]
     limit: Annotated[int, typer.Option(metavar="N", help="Use at most this many prompts.")] = 1000
     max_new_tokens: Annotated[int, typer.Option(metavar="N", help="Length of the sampled continuations.")] = 128
     top_k: Annotated[int, typer.Option(metavar="K", help="Acceptance is learned at this top-k; 0 keeps all.")] = 0
     top_p: Annotated[float, typer.Option(metavar="P", help="And at this top-p.")] = 1.0
     min_p: Annotated[float, typer.Option(metavar="P", help="And at this min-p.")] = 0.0
-    seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0
-    as_json: Annotated[bool, typer.Option("--json", help="The card as one JSON object on stdout.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, notes or warnings.")] = False
-    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks and library messages.")] = False
 
     def recipe(self) -> dict[str, Any]:
         """Those of them that a recipe has."""
@@ -63,7 +57,7 @@ class TrainOptions:
 @grouped
 def acceptance_head(
     *,
-    options: TrainOptions,
+    options: PredictorOptions,
     temperature: Annotated[
         list[float], typer.Option(metavar="T", help="A temperature to learn acceptance at. Repeatable.")
     ] = [0.0, 1.0],  # noqa: B006 - typer's way
@@ -98,7 +92,7 @@ def acceptance_head(
 @grouped
 def disco(
     *,
-    options: TrainOptions,
+    options: PredictorOptions,
     temperature: Annotated[
         list[float], typer.Option(metavar="T", help="A temperature to learn acceptance at. Repeatable.")
     ] = [0.0, 1.0],  # noqa: B006 - typer's way
@@ -120,24 +114,19 @@ def disco(
 
 def _train(
     name: str,
-    options: TrainOptions,
+    options: PredictorOptions,
     models: ModelOptions,
     train: Callable[..., AcceptancePredictor],
 ) -> None:
     """Train, save and show."""
     prompts = options.prompts()
-    # It reads what torch computes; another backend rounds otherwise.
-    models = replace(models, backend="torch")
-    llm = open_llm(models, OutputOptions(json=options.as_json, quiet=options.quiet, debug=options.debug))
+    llm = options.open(models)
     folder = Path(options.out)
     with training_bar(options.quiet) as tell:
         net = train(llm, prompts, work=folder / "work", progress=tell)
     net.card["data"] = [Path(file).name for file in options.data]
     net.save(folder / net.file_name)
-    if options.as_json:
-        print_json(f"train.{name}/1", net.card)
-    else:
-        _show(net.card, folder / net.file_name)
+    options.report(name, net.card, lambda: _show(net.card, folder / net.file_name))
 
 
 def _show(card: dict[str, Any], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +10,10 @@ import typer
 from rich.table import Table
 
 from foretoken.cli.command import grouped
-from foretoken.cli.loading import open_llm
-from foretoken.cli.options import ModelOptions, OutputOptions
-from foretoken.cli.output import print_json, stdout
+from foretoken.cli.options import ModelOptions
+from foretoken.cli.output import stdout
 from foretoken.cli.train_bar import training_bar
-from foretoken.cli.train_pair import TextOptions
+from foretoken.cli.train_options import TextOptions
 
 if TYPE_CHECKING:
     from foretoken.train.draft_recipe import Recipe
@@ -76,17 +75,12 @@ def draft(*, options: TextOptions, learning: DraftOptions, models: ModelOptions)
     """
     recipe = learning.recipe(options.seed)
     data = options.read()
-    # It reads what torch computes, and changes it.
-    models = replace(models, backend="torch")
-    llm = open_llm(models, OutputOptions(json=options.as_json, quiet=options.quiet, debug=options.debug))
+    llm = options.open(models)
     from foretoken.train.draft import train_draft
 
     with training_bar(options.quiet) as tell:
         card = train_draft(llm, data, recipe, Path(options.out), tell)
-    if options.as_json:
-        print_json("train.draft/1", card)
-    else:
-        _show(card, options.out)
+    options.report("draft", card, lambda: _show(card, options.out))
 
 
 def _show(card: dict[str, Any], out: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -13,11 +13,10 @@ import typer
 from rich.table import Table
 
 from foretoken.cli.command import grouped
-from foretoken.cli.loading import open_llm
-from foretoken.cli.options import ModelOptions, OutputOptions
-from foretoken.cli.output import print_json, stdout
+from foretoken.cli.options import ModelOptions
+from foretoken.cli.output import stdout
 from foretoken.cli.train_bar import training_bar
-from foretoken.cli.train_pair import TextOptions
+from foretoken.cli.train_options import TextOptions
 from foretoken.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -127,18 +126,13 @@ def _train(name: str, options: InsideOptions, models: ModelOptions, train: Calla
     if path.suffix != ".safetensors":
         raise ConfigError(f"option `--out` cannot be `{path}`", hint=f"write a file, `{path}.safetensors` for one")
     data = options.read()
-    # It reads what torch computes; another backend rounds otherwise, and has no gradients.
-    models = replace(models, draft="none", length="fixed", backend="torch")
-    llm = open_llm(models, OutputOptions(json=options.as_json, quiet=options.quiet, debug=options.debug))
+    llm = options.open(models, draft="none", length="fixed")
     begin = perf_counter()
     with training_bar(options.quiet) as tell:
         net = train(llm, data.sources, data.evaluation, work=path.with_suffix(".work"), progress=tell)
     net.card["seconds"] = perf_counter() - begin
     net.save(path)
-    if options.as_json:
-        print_json(f"train.{name}/1", net.card)
-    else:
-        _show(net.card, path)
+    options.report(name, net.card, lambda: _show(net.card, path))
 
 
 def _show(card: dict[str, Any], path: Path) -> None:

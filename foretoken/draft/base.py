@@ -110,7 +110,7 @@ class ChainDrafter(Drafter):
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         rows, device = batch.rows, batch.device
         room = [min(row.room, max_nodes - 1, most) for row, most in zip(rows, self.limits(batch), strict=True)]
-        certain = all(self._certain(row) for row in rows)
+        certain = all(row.request.sampling.greedy(self.temperature) for row in rows)
         tokens, laws, probs = [batch.roots], [], [torch.ones(len(rows), 1, device=device)]
         # Decisions are kept as lists: on a CPU every operation on a tensor takes microseconds, of one number as well.
         paths: list[list[int]] = [[] for _ in rows]
@@ -150,12 +150,6 @@ class ChainDrafter(Drafter):
             return Draft.root_only(tokens[0], Drawn.IID)
         law = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
         return chain(batch, paths, law, torch.cat(probs, 1), forwards)
-
-    def _certain(self, row: Row) -> bool:
-        """Whether the row's draft is the likeliest token of the drafter's own scores, for which no law is kept."""
-        s = row.request.sampling
-        temperature = s.temperature if self.temperature is None else self.temperature
-        return temperature == 0 and not s.edits
 
 
 def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, forwards: list[int]) -> Draft:

@@ -80,8 +80,8 @@ class OpenVINOModel:
         self.weight_bytes = weight_bytes(graph, dtype.itemsize)
         page(graph, TYPES[dtype])
         self._any = _Compiled(graph, dtype)
-        fixed = FIXED[: COPIES // max(self.weight_bytes, 1)]
-        self._fixed = {width: _Compiled(graph.clone(), dtype, width) for width in fixed}
+        copies = COPIES // max(self.weight_bytes, 1)
+        self._fixed = {width: _Compiled(graph.clone(), dtype, width) for width in FIXED[:copies]}
         self._inputs: dict[tuple[int, int, tuple[int, int], bool], _Inputs] = {}
         self.hidden_size, width = (self._any.compiled.output(place).partial_shape[2].get_length() for place in (1, 0))
         self.vocab_size = vocab_size or width
@@ -111,10 +111,8 @@ class OpenVINOModel:
         cache.end()
         if keep != (begin, end):
             logits, hidden = (part[:, begin - keep[0] : end - keep[0]] for part in (logits, hidden))
-        if logits.shape[-1] > self.vocab_size:
-            logits = logits[..., : self.vocab_size]
-        elif logits.shape[-1] < self.vocab_size:
-            logits = pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
+        if more := self.vocab_size - logits.shape[-1]:  # pads, or cuts
+            logits = pad(logits, (0, more), value=-torch.inf)
         return Scores(logits, hidden)
 
     def _given(self, reading: Reading, keep: tuple[int, int]) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 import foretoken
+from foretoken.cli.report import print_stats
+from foretoken.metrics import Stats
 from foretoken.request import Sampling
+from foretoken.types import Counts
 from tests.cli.conftest import QUESTION, Run
 
 SHORT = ("--max-new-tokens", "12", "--dtype", "float32")
@@ -43,6 +46,19 @@ def test_counts_go_to_stderr(run: Run) -> None:
     plain = run("generate", QUESTION, *SHORT, "--stats", "--draft", "none").err
     assert "drafted" not in plain
     assert "block efficiency 1.00" in plain
+
+
+def test_counts_and_costs_fit_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    counts = Counts(2048, 1024, 5120, 5120, 4096, 1024, 5120)
+    costs = {name: dict.fromkeys(("1", "2", "4", "8"), 0.1234) for name in ("draft_s", "verify_s")}
+    print_stats([Stats(counts, 612.34)], 2**63 - 1, costs)
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert len(lines) == 8, "a line was broken"
+    assert lines[-2].split()[:4] == ["verified", "tokens,", "ms", "123.4"]
+    assert all(len(line.rstrip()) <= 80 for line in lines)
 
 
 def test_json_holds_all_it_takes_to_get_the_same_again(run: Run) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 import shlex
+import sys
 
 import pytest
 import typer
@@ -24,6 +26,13 @@ def examples(text: str) -> list[str]:
 def test_the_version(run: Run) -> None:
     result = run("--version")
     assert (result.code, result.out, result.err) == (0, f"foretoken {foretoken.__version__}\n", "")
+
+
+def test_the_package_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["foretoken", "--version"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("foretoken", run_name="__main__")
+    assert capsys.readouterr().out == f"foretoken {foretoken.__version__}\n"
 
 
 def test_help_lists_every_command(run: Run) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
 from typing import Any
@@ -139,7 +140,7 @@ def rules() -> list[type[Any]]:
     return [find("accept", name) for name in sorted(METHODS["accept"])]
 
 
-def setups(**only: list[Choice]) -> Iterator[Setup]:
+def setups(**only: Sequence[Choice]) -> Iterator[Setup]:
     """All combinations that fit; `only` narrows a station to some choices."""
     stations = ("draft", "length", "shape", "accept")
     for combination in product(*(only.get(station) or choices(station) for station in stations)):
@@ -150,7 +151,8 @@ def setups(**only: list[Choice]) -> Iterator[Setup]:
         yield Setup(*combination)
 
 
-def pairwise(**only: list[Choice]) -> list[Setup]:
+@functools.cache
+def pairwise(**only: tuple[Choice, ...]) -> list[Setup]:
     """Few combinations in which any two choices that can meet do meet; for laws that need no full product."""
     everything = {setup: setup.pairs() for setup in setups(**only)}
     missing = set().union(*everything.values())

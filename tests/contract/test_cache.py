@@ -96,7 +96,7 @@ def assert_same_as_prefill(model: LanguageModel, cache: TensorCache, row: int, t
             assert (found - expected).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("setup", pairwise(length=[Choice(find("length", "fixed"))]), ids=str)
+@pytest.mark.parametrize("setup", pairwise(length=(Choice(find("length", "fixed")),)), ids=str)
 def test_the_caches_of_a_transformer_equal_a_fresh_prefill(setup: Setup) -> None:
     """The draft has the target's weights, so most drafts are kept whole; at another temperature, some are not."""
     target, draft = TinyLlama(1), TinyLlama(1)

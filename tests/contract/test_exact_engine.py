@@ -68,7 +68,7 @@ def test_every_combination_of_methods_is_exact(setup: Setup) -> None:
     assert off_by(setup, GOOD_DRAFT) < 1e-9
 
 
-@pytest.mark.parametrize("setup", pairwise(accept=LOSSLESS), ids=str)
+@pytest.mark.parametrize("setup", pairwise(accept=tuple(LOSSLESS)), ids=str)
 def test_impossible_tokens_and_a_stop_token(setup: Setup) -> None:
     assert off_by(setup, PATCHY) < 1e-9
 

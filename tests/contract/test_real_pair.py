@@ -17,9 +17,9 @@ from tests.contract.methods import Choice, Setup, pairwise
 PROMPTS = ["How many legs do two dogs have?", "Name three colours.", "Why is the sky blue at noon and red at night?"]
 TOKENS = 24
 REGISTERED = {
-    station: [Choice(find(station, name)) for name in sorted(METHODS[station])] for station in ("draft", "shape")
+    station: tuple(Choice(find(station, name)) for name in sorted(METHODS[station])) for station in ("draft", "shape")
 }
-LENGTHS = [Choice(find("length", name)) for name in sorted(METHODS["length"])]
+LENGTHS = tuple(Choice(find("length", name)) for name in sorted(METHODS["length"]))
 SETUPS = pairwise(length=LENGTHS, **REGISTERED)
 
 

@@ -130,8 +130,8 @@ def pair(name: str) -> tuple[PreTrainedModel, HFModel]:
 
 
 @functools.cache
-def converted(name: str, quantization: str = "none") -> tuple[PreTrainedModel, Any]:
-    """As `pair`, with the second one on OpenVINO, and the weights of both rounded."""
+def converted(name: str, quantization: str) -> tuple[PreTrainedModel, Any]:
+    """As `pair`, with the second one on OpenVINO, and the weights of both rounded as `quantization` says."""
     from foretoken.models.openvino import OpenVINOModel
     from foretoken.models.openvino_graph import trace
     from foretoken.models.openvino_weights import pack, round_weights

@@ -28,14 +28,14 @@ store = pytest.importorskip("foretoken.models.openvino_store")
 
 weights = pytest.importorskip("foretoken.models.openvino_weights")
 
-CONVERTED = ("llama", "qwen3", "opt")  # rotary embeddings; norms of queries and keys; learned positions
+# Rotary embeddings; norms of queries and keys; learned positions. Compressed, llama comes below, from a checkpoint.
+CONVERTED = [("llama", "none"), ("qwen3", "none"), ("opt", "none"), ("qwen3", "int8"), ("opt", "int4")]
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
-@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize(("name", "quantization"), CONVERTED)
 @pytest.mark.parametrize(
     "test",
     [
@@ -65,7 +65,7 @@ def random_mask(rng: random.Random, rows: int, earlier: int, new: int) -> torch.
 def test_random_operations_give_the_logits_of_torch(seed: int) -> None:
     """Trees in several pieces, masks that hide pending tokens, ragged rows that join and leave, over many blocks."""
     rng = random.Random(seed)
-    theirs, ours = pair("llama")[1], converted("llama")[1]
+    theirs, ours = pair("llama")[1], converted("llama", "none")[1]
     caches = [model.new_cache(0) for model in (theirs, ours)]
 
     def read(model: Any, cache: Any, width: int, seeds: int, last: int = 0) -> torch.Tensor:
@@ -108,7 +108,7 @@ def test_random_operations_give_the_logits_of_torch(seed: int) -> None:
 
 
 def test_blocks_are_used_again() -> None:
-    ours = converted("llama")[1]
+    ours = converted("llama", "none")[1]
     cache = ours.new_cache(0)
     for size in (3, 1, 2) * 6:
         joining = ours.new_cache(size)
@@ -124,7 +124,7 @@ def test_blocks_are_used_again() -> None:
 def test_hidden_states_are_what_the_output_embedding_reads() -> None:
     tokens = random_tokens(1, 2, 5)
     scores = []
-    for model in (pair("qwen3")[1], converted("qwen3")[1]):
+    for model in (pair("qwen3")[1], converted("qwen3", "none")[1]):
         mask = torch.ones(2, 5, 5, dtype=torch.bool).tril()
         scores.append(model.forward(tokens, torch.arange(5).expand(2, 5), mask, model.new_cache(2), last=2))
     assert scores[0].hidden is not None
@@ -133,7 +133,7 @@ def test_hidden_states_are_what_the_output_embedding_reads() -> None:
 
 
 def test_scores_are_not_overwritten_by_the_next_forward() -> None:
-    ours = converted("llama")[1]
+    ours = converted("llama", "none")[1]
     cache = ours.new_cache(1)
     first = read_chain(ours, cache, random_tokens(1, 1, 2))
     before = first.clone()
@@ -142,15 +142,15 @@ def test_scores_are_not_overwritten_by_the_next_forward() -> None:
 
 
 def test_graphs_of_fixed_width_say_what_the_one_of_any_size_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    fixed = converted("llama")[1]
+    fixed = converted("llama", "none")[1]
     assert sorted(fixed._fixed) == [1, 4, 8, 16]
     monkeypatch.setattr(foretoken.models.openvino, "COPIES", 2 * fixed.weight_bytes)
     converted.cache_clear()
-    some = converted("llama")[1]
+    some = converted("llama", "none")[1]
     assert sorted(some._fixed) == [1, 4]
     monkeypatch.setattr(foretoken.models.openvino, "COPIES", 0)
     converted.cache_clear()
-    free = converted("llama")[1]
+    free = converted("llama", "none")[1]
     assert not free._fixed
     tokens, found = random_tokens(1, 1, 40), []
     for model in (fixed, some, free):
@@ -167,7 +167,7 @@ def test_graphs_of_fixed_width_say_what_the_one_of_any_size_says(monkeypatch: py
 
 
 def test_a_token_cannot_see_what_comes_after_it() -> None:
-    ours = converted("llama")[1]
+    ours = converted("llama", "none")[1]
     everything = torch.ones(1, 3, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="before it"):
         ours.forward(random_tokens(1, 1, 3), torch.arange(3)[None], everything, ours.new_cache(1))
@@ -207,12 +207,12 @@ def test_rows_that_no_group_divides_get_eight_bits() -> None:
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS[1:])
 def test_compressed_weights_are_small_on_disk_and_keep_their_word(
-    quantization: str, checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
+    quantization: str, checkpoint: Checkpoint, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smaller = Checkpoint(str(checkpoint.path), "target", quantization=quantization)
     tokens = random_tokens(1, 1, 6)
     full, model = load(checkpoint), load(smaller)
-    sizes = [(here / store.key(one) / "model.bin").stat().st_size for one in (checkpoint, smaller)]
+    sizes = [(kept.parent / store.key(one) / "model.bin").stat().st_size for one in (checkpoint, smaller)]
     assert sizes[1] < sizes[0] * (0.75 if quantization == "int8" else 0.65)  # the embedding is not tied, and stays
     rounded = checkpoint._read(torch.float32).eval()
     weights.round_weights(rounded, quantization)
@@ -289,6 +289,19 @@ def converted_once(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFact
         return store.home("openvino")
 
 
+@pytest.fixture(scope="module")
+def trace_of_it(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """The model and its graph."""
+    model = checkpoint._read(torch.float32).eval()
+    return model, store.trace(model, checkpoint.max_length)
+
+
+@pytest.fixture
+def traced(trace_of_it: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions take a copy of that graph: tracing takes longest, and here it counts what becomes of it on disk."""
+    monkeypatch.setattr(store, "trace", lambda *_: trace_of_it[1].clone())
+
+
 @pytest.fixture
 def kept(converted_once: Path, here: Path) -> Path:
     """The conversion, in a cache of its own."""
@@ -354,6 +367,7 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize(
     ("damage", "name"),
     [(truncate, "model.bin"), (flip, "model.bin"), (truncate, "manifest.json"), (Path.unlink, "manifest.json")],
@@ -368,6 +382,7 @@ def test_a_damaged_conversion_is_made_again(
     assert load(checkpoint).note is None
 
 
+@pytest.mark.usefixtures("traced")
 def test_an_interrupted_conversion_leaves_nothing(
     checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,42 +405,43 @@ def test_an_interrupted_conversion_leaves_nothing(
     assert load(checkpoint).note is None
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("how", ["no room", "fills up", "is full", "no folder"])
 def test_a_conversion_that_cannot_be_kept_is_used_all_the_same(
     how: str, checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if how == "no room":
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    elif how == "fills up":
-        save_model = ov.save_model
+    with monkeypatch.context() as patch:
+        if how == "no room":
+            patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+        elif how == "fills up":
+            save_model = ov.save_model
 
-        def half(graph: Any, place: Path, **options: Any) -> None:
-            save_model(graph, place, **options)
-            truncate(place.with_suffix(".bin"))
+            def half(graph: Any, place: Path, **options: Any) -> None:
+                save_model(graph, place, **options)
+                truncate(place.with_suffix(".bin"))
 
-        monkeypatch.setattr(store.ov, "save_model", half)
-    elif how == "is full":
+            patch.setattr(store.ov, "save_model", half)
+        elif how == "is full":
 
-        def full(*_: Any) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            def full(*_: Any) -> None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(store, "save_file", full)
-    else:
-        here.parent.parent.write_text("a file where the folder should be")
-    model = load(checkpoint)
-    assert "could not be kept: " in model.note
-    assert "free some space" in model.note
-    if how == "is full":
-        assert os.strerror(errno.ENOSPC) in model.note
-    assert read_chain(model, model.new_cache(1), random_tokens(1, 1, 4)).isfinite().all()
-    assert entries(here) == []
-    monkeypatch.undo()
+            patch.setattr(store, "save_file", full)
+        else:
+            here.parent.parent.write_text("a file where the folder should be")
+        model = load(checkpoint)
+        assert "could not be kept: " in model.note
+        assert "free some space" in model.note
+        if how == "is full":
+            assert os.strerror(errno.ENOSPC) in model.note
+        assert read_chain(model, model.new_cache(1), random_tokens(1, 1, 4)).isfinite().all()
+        assert entries(here) == []
     if how != "no folder":  # once there is room, nothing is in the way
-        monkeypatch.setenv("XDG_CACHE_HOME", str(here.parent.parent))
         assert load(checkpoint).note is None
         assert len(entries(here)) == 1
 
 
+@pytest.mark.usefixtures("traced")
 def test_what_comes_back_damaged_is_used_as_it_was_converted(
     checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -443,6 +459,7 @@ def test_what_comes_back_damaged_is_used_as_it_was_converted(
     assert load(checkpoint).note is None
 
 
+@pytest.mark.usefixtures("traced")
 def test_a_conversion_says_how_far_it_is(checkpoint: Checkpoint, here: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "foretoken"):
         load(checkpoint)

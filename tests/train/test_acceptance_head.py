@@ -42,6 +42,13 @@ def llm() -> foretoken.LLM:
     return foretoken.load(dtype="float32", backend="torch")
 
 
+@pytest.fixture(scope="module")
+def whole(llm: foretoken.LLM, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AcceptanceHead]:
+    """A training that nothing interrupted: its work folder and what it made."""
+    folder: Path = tmp_path_factory.mktemp("head")
+    return folder, train(llm, PROMPTS, RECIPE, folder)
+
+
 def test_no_mix_gives_draft_tokens_and_full_supervision_and_the_reverse() -> None:
     assert mixed(EXAMPLE, 0.0, np.random.default_rng(0)) == ([9, 8, 5, 6, 7, 8], [2, 3, 4, 5])
     assert mixed(EXAMPLE, 1.0, np.random.default_rng(0)) == ([9, 8, 1, 2, 3, 4], [])
@@ -80,10 +87,11 @@ def test_the_weighted_loss_has_the_closed_form_minimum(weight: float) -> None:
     torch.testing.assert_close(unweighted(found, weight), labels, atol=1e-4, rtol=0)
 
 
-def test_labels_and_own_probabilities_belong_to_their_positions(llm: foretoken.LLM, tmp_path: Path) -> None:
-    train(llm, PROMPTS, RECIPE, tmp_path)
+def test_labels_and_own_probabilities_belong_to_their_positions(
+    llm: foretoken.LLM, whole: tuple[Path, AcceptanceHead]
+) -> None:
     for file, temperature in (("examples-0.jsonl", 0.0), ("examples-1.jsonl", 1.0)):
-        example = Example(**json.loads((tmp_path / file).read_text().splitlines()[0]))
+        example = Example(**json.loads((whole[0] / file).read_text().splitlines()[0]))
         assert example.temperature == temperature
         for at, token in enumerate(example.draft):
             context = [*example.prompt, *example.target[:at]]
@@ -93,33 +101,28 @@ def test_labels_and_own_probabilities_belong_to_their_positions(llm: foretoken.L
             assert example.log_own[at] == pytest.approx(logits[1].log_softmax(-1)[token].item(), abs=1e-3)
 
 
-def test_training_is_reproducible_and_resumes_after_any_interruption(llm: foretoken.LLM, tmp_path: Path) -> None:
-    whole = train(llm, PROMPTS, RECIPE, tmp_path / "whole")
-    assert [one["temperature"] for one in whole.card["by_temperature"]] == [0.0, 1.0]
-    assert whole.card["num_examples"] == 30
+def test_sampling_goes_on_after_a_torn_line(
+    llm: foretoken.LLM, whole: tuple[Path, AcceptanceHead], tmp_path: Path
+) -> None:
+    folder, head = whole
+    assert [one["temperature"] for one in head.card["by_temperature"]] == [0.0, 1.0]
+    assert head.card["num_examples"] == 30
     # Killed while sampling: a torn last line, and a group that was not finished.
     torn = tmp_path / "torn"
-    train(llm, PROMPTS, RECIPE, torn)
+    torn.mkdir()
+    for file in ("examples-0.jsonl", "examples-1.jsonl"):
+        (torn / file).write_text((folder / file).read_text())
     lines = (torn / "examples-1.jsonl").read_text().splitlines(keepends=True)
     (torn / "examples-1.jsonl").write_text("".join(lines[:3]) + lines[3][:40])
-    for checkpoint in torn.glob("round-*.pt"):
-        checkpoint.unlink()
-    # Killed between epochs, with a broken checkpoint left behind.
-    late = tmp_path / "late"
-    train(llm, PROMPTS, RECIPE, late)
-    (newest,) = late.glob("round-1.*.pt")
-    newest.write_bytes(b"broken")
-    for folder in (torn, late):
-        again = train(llm, PROMPTS, RECIPE, folder)
-        assert again.card == whole.card
-        for name, value in whole.state_dict().items():
-            assert torch.equal(again.state_dict()[name], value), name
+    again = train(llm, PROMPTS, RECIPE, torn)
+    assert again.card == head.card
+    for name, value in head.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
 
 
-def test_a_work_folder_belongs_to_one_training(llm: foretoken.LLM, tmp_path: Path) -> None:
-    train(llm, PROMPTS, RECIPE, tmp_path)
+def test_a_work_folder_belongs_to_one_training(llm: foretoken.LLM, whole: tuple[Path, AcceptanceHead]) -> None:
     with pytest.raises(ConfigError, match="holds another training"):
-        train(llm, PROMPTS, Recipe(max_new_tokens=7), tmp_path)
+        train(llm, PROMPTS, Recipe(max_new_tokens=7), whole[0])
 
 
 def test_what_cannot_be_trained_is_refused(llm: foretoken.LLM, tmp_path: Path) -> None:

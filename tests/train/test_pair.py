@@ -1,4 +1,4 @@
-"""From text to two models that work together, the same after any interruption."""
+"""From text to two models that work together."""
 
 from __future__ import annotations
 
@@ -22,10 +22,6 @@ ROWS = [
     {"question": f"What is {a} plus {b}?", "answer": f"{a} plus {b} is {a + b}."} for a in range(30) for b in range(9)
 ]
 DOCUMENTS = Source.of_rows("sums", ROWS).documents()
-
-
-class InterruptedRunError(Exception):
-    """Stands for the process that is gone."""
 
 
 def data() -> Data:
@@ -89,42 +85,23 @@ def test_sampling_takes_as_much_as_is_needed() -> None:
     assert some == shuffled(DOCUMENTS, 0)[: len(some)] != shuffled(DOCUMENTS, 1)[: len(some)]
 
 
-def test_a_pair_is_trained_the_same_after_interruptions_and_generates(tmp_path: Path) -> None:
+def test_a_pair_learns_and_generates(tmp_path: Path) -> None:
     budget = Budget(tokens=110 * 256)
-    card = train_pair(data(), budget, 0, tmp_path / "whole")
+    card = train_pair(data(), budget, 0, tmp_path)
     assert card["data"]["overlap"] == {"num_evaluation_prompts": 2, "num_excluded": 1, "examples": [SECRET]}
     for role in ("target", "draft"):
         losses = [one["validation_loss"] for one in card[role]["rounds"]]
         assert len(losses) == 2
         assert card[role]["validation_loss"] == min(losses) < 5
         assert card[role]["tokens"] == 110 * 256
-        text = (tmp_path / "whole" / role / "README.md").read_text()
+        text = (tmp_path / role / "README.md").read_text()
         assert "CC0-1.0" in text
         assert card["data"]["sources"][0]["sha256"] in text
 
-    def killed(at: str, done_at: int) -> None:
-        def tell(stage: str, done: int, of: int, detail: str = "") -> None:
-            if stage == at and done >= done_at:
-                raise InterruptedRunError
-
-        with pytest.raises(InterruptedRunError):
-            train_pair(data(), budget, 0, tmp_path / "again", tell)
-
-    killed("training the target", 60 * 256)
-    killed("training the draft", 20 * 256)
-    killed("training the draft", 100 * 256)
-    (newest,) = (tmp_path / "again" / "work" / "target").glob("round-1.*.pt")
-    newest.write_bytes(b"broken")
-    assert train_pair(data(), budget, 0, tmp_path / "again") == card
-    for role in ("target", "draft"):
-        first, second = (tmp_path / run / role / "model.safetensors" for run in ("whole", "again"))
-        assert first.read_bytes() == second.read_bytes()
     with pytest.raises(ConfigError, match="holds another training"):
-        train_pair(data(), budget, 1, tmp_path / "again")
+        train_pair(data(), budget, 1, tmp_path)
 
-    model = foretoken.load(
-        str(tmp_path / "whole" / "target"), str(tmp_path / "whole" / "draft"), dtype="float32", backend="torch"
-    )
+    model = foretoken.load(str(tmp_path / "target"), str(tmp_path / "draft"), dtype="float32", backend="torch")
     fast = model.using(length="fixed:3").generate("What is 3 plus 4?", max_new_tokens=12)
     assert fast.token_ids == model.using(draft="none").generate("What is 3 plus 4?", max_new_tokens=12).token_ids
     assert fast.stats.counts.num_drafted > 0
