@@ -90,7 +90,7 @@ class SeededRng:
     def pick(self, probs: Tensor, active: Tensor) -> Tensor:
         wanted = active.tolist()
         token = draw(probs, [self._uniform(b) if want else 0.0 for b, want in enumerate(wanted)])
-        return token if all(wanted) else token * active
+        return token if all(wanted) else token * active.to(token.device, non_blocking=True)
 
 
 def draw(probs: Tensor, uniforms: Sequence[float]) -> Tensor:

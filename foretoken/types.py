@@ -121,7 +121,7 @@ class Batch:
     @property
     def roots(self) -> Tensor:
         """[B] int64. Last committed token of each row."""
-        return torch.tensor([row.tokens[-1] for row in self.rows], device=self.device)
+        return torch.tensor([row.tokens[-1] for row in self.rows]).to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)

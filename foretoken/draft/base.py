@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from foretoken.costs import Costs
+from foretoken.draft.ahead import draft_ahead
 from foretoken.length.base import LengthPolicy, Trained
 from foretoken.rng import check_usable
 from foretoken.sampling import distribution
@@ -111,6 +112,8 @@ class ChainDrafter(Drafter):
         rows, device = batch.rows, batch.device
         room = [min(row.room, max_nodes - 1, most) for row, most in zip(rows, self.limits(batch), strict=True)]
         certain = all(row.request.sampling.greedy(self.temperature) for row in rows)
+        if not (length.looks or device.type == "cpu" or any(row.request.sampling.edits for row in rows)):
+            return draft_ahead(self, certain, batch, length, shape, room)
         tokens, laws, probs = [batch.roots], [], [torch.ones(len(rows), 1, device=device)]
         # Decisions are kept as lists: on a CPU every operation on a tensor takes microseconds, of one number as well.
         paths: list[list[int]] = [[] for _ in rows]

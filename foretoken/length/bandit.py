@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 from math import exp, log, sqrt
 
 import torch
@@ -31,6 +32,8 @@ class Bandit(LengthPolicy):
     """
 
     uses_clock = True
+
+    looks: ClassVar[bool] = False
 
     @dataclass(frozen=True, slots=True)
     class Config:

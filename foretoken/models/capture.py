@@ -29,7 +29,7 @@ class CUDAGraphs:
     def __call__(self, step: Step) -> Step:
         """A function that does by one launch what the step does."""
         with torch.cuda.device(self._device):
-            aside, now = torch.cuda.Stream(), torch.cuda.current_stream()
+            aside, now = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
             aside.wait_stream(now)
             with torch.cuda.stream(aside):
                 for _ in range(WARM_UP):

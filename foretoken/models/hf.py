@@ -268,7 +268,7 @@ class HFModel:
     def _run(
         self, tokens: Tensor, positions: Tensor, tree: TreeMask, write: Write, entries: int, last: int = 0
     ) -> tuple[Tensor, Tensor | None]:
-        """The model's own logits ([B, N, ...]) and last hidden states, of the N (or `last`) tokens.
+        """The model's own logits and last hidden states, as many as it makes of each token.
 
         Args:
             tokens: as in `forward`, on the model's device, and so are the positions.

@@ -63,7 +63,7 @@ class Storage:
         """What takes the new keys and values of a layer ([B, heads, N, dim] each) and returns those to look at.
 
         Args:
-            slots: [B*N] int64. Where each new token goes, counted through all rows.
+            slots: [M] int64. Where each of the B*N new tokens goes, counted through all rows.
             rows: B.
             span: T, slots in view.
         """
