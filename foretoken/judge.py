@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-import torch
 from torch import Tensor
 
 from foretoken.accept.base import AcceptanceRule
+from foretoken.host import to_host
 from foretoken.rng import check_usable
 from foretoken.sampling import distribution
 from foretoken.types import Batch, Draft, Scores, Verdict
@@ -26,11 +26,11 @@ def judge(rule: AcceptanceRule, draft: Draft, scores: Scores, batch: Batch) -> t
     logits = scores.logits[:, : draft.tokens.shape[1]]  # what was read along is none of the rule's business
     if rule.lossless and draft.chain and all(row.request.sampling.greedy() for row in batch.rows):
         most, likeliest = logits.max(-1)
-        draft, verdict, most = _to_host(draft, rule.match(draft, likeliest), most)
+        draft, verdict, most = _on_host(draft, rule.match(draft, likeliest), most)
         check_scores(most, verdict.counts)
         return draft, verdict
     verdict = rule.accept(draft, distribution(logits, batch.rows, Paths(draft)), batch.accept_rng)
-    draft, verdict, _ = _to_host(draft, verdict, verdict.counts)
+    draft, verdict, _ = _on_host(draft, verdict, verdict.counts)
     return draft, verdict
 
 
@@ -45,17 +45,11 @@ def check_scores(most: Tensor, counts: Tensor) -> None:
     check_usable([score - score + 1 for row, count in looked_at for score in row[: count + 1]])  # 1, or no number
 
 
-def _to_host(draft: Draft, verdict: Verdict, more: Tensor) -> tuple[Draft, Verdict, Tensor]:
-    """All that is small, brought to the CPU in one copy: the only time in a step that the host waits for a device."""
+def _on_host(draft: Draft, verdict: Verdict, more: Tensor) -> tuple[Draft, Verdict, Tensor]:
+    """All that is small: a greedy step need not wait for a device at any other time."""
     if more.device.type == "cpu":
         return draft, verdict, more
     names = ["tokens", "parents", "sizes", "num_forwards", *(["prob"] if draft.prob is not None else [])]
-    given = [getattr(draft, name) for name in names]
-    decided = [getattr(verdict, field.name) for field in fields(verdict)]
-    there = [*given, *decided, more]
-    # float64 holds every id and every probability as it is.
-    flat = torch.cat([part.reshape(-1).to(torch.float64) for part in there]).cpu()
-    sizes = [part.numel() for part in there]
-    here = [new.to(old.dtype).reshape(old.shape) for new, old in zip(flat.split(sizes), there, strict=True)]
-    drafted = replace(draft, **dict(zip(names, here, strict=False)))
-    return drafted, Verdict(*here[len(given) : -1]), here[-1]
+    drafted = [getattr(draft, name) for name in names]
+    *here, more = to_host(*drafted, *(getattr(verdict, field.name) for field in fields(verdict)), more)
+    return replace(draft, **dict(zip(names, here, strict=False))), Verdict(*here[len(names) :]), more

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from foretoken.host import to_device
 from foretoken.length.base import LengthPolicy
 from foretoken.sampling import distribution
 from foretoken.shape.base import TreeShape
@@ -76,9 +78,10 @@ def _chain(
     node = torch.arange(drawn.shape[1], device=drawn.device)
     stops = [sorted(row.request.stop_token_ids) for row in batch.rows]
     longest = max(map(len, stops))
-    sizes = _there(depths, drawn) + 1
+    held = partial(to_device, device=batch.device)
+    sizes = held(depths) + 1
     if longest:
-        ends = _there([ids + [-1] * (longest - len(ids)) for ids in stops], drawn)
+        ends = held([ids + [-1] * (longest - len(ids)) for ids in stops])
         ended = (drawn[:, 1:, None] == ends[:, None]).any(-1)  # [B, N-1]
         sizes = torch.minimum(sizes, 1 + (ended.cumsum(1) - ended.to(torch.int64) == 0).sum(1))
     used = node < sizes[:, None]
@@ -87,9 +90,4 @@ def _chain(
         law = torch.stack([*laws, torch.zeros_like(laws[0])], 1) * (node < sizes[:, None] - 1)[..., None]
     drawn_as = Drawn.POINT if law is None else Drawn.IID
     parents = (node - 1).clamp_min(0) * used
-    return Draft(drawn * used, parents, sizes, law, drawn_as, prob, _there(forwards, drawn), chain=True)
-
-
-def _there(values: list[int] | list[list[int]], like: Tensor) -> Tensor:
-    """Whole numbers where the tensor is, without waiting for what is going on there."""
-    return torch.tensor(values).to(like.device, non_blocking=True)
+    return Draft(drawn * used, parents, sizes, law, drawn_as, prob, held(forwards), chain=True)

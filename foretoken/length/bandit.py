@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 from math import exp, log, sqrt
+from typing import ClassVar
 
 import torch
 from torch import Tensor

@@ -77,7 +77,7 @@ class LengthPolicy(ABC):
         """Decide which leaves get a child.
 
         Returns:
-            [B, F] bool. Whether to go deeper here; entries that are not active are ignored.
+            [B, F] bool, on the CPU. Whether to go deeper here; entries that are not active are ignored.
         """
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:  # noqa: B027 - most policies do not learn

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from torch import Tensor
 
 from foretoken.draft.ahead import draft_ahead
 from foretoken.draft.model import ModelDrafter
 from foretoken.length.base import LengthPolicy
-from foretoken.length.renewal import Renewal
 from foretoken.registry import METHODS, find
 from foretoken.request import Request, Sampling
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft
+from tests.contract import methods
 from tests.contract.engine_law import engine_law
-from tests.contract.far import FarDevice, FarModel
-from tests.contract.methods import Choice, Setup, choices, setups
+from tests.contract.far import FarDevice, FarModel, far
 from tests.contract.law import exact_law
+from tests.contract.methods import Choice, Setup, choices, setups
 from tests.contract.outcomes import distance
 from tests.contract.table import TableModel, near, random_table
 
@@ -25,14 +27,23 @@ DRAFT = near(TARGET, 62)
 WITH_MODEL = [choice for choice in choices("draft") if choice.type.uses_model]
 
 
-class Headless(Renewal):
-    """What was trained would have to be there, too."""
-
-    trained = None  # type: ignore[assignment]
+LENGTHS = [Choice(find("length", name)) for name in sorted(METHODS["length"])]
+SETUPS = list(setups(draft=WITH_MODEL[:1], length=LENGTHS))
 
 
-LENGTHS = [Choice(kind) for name in sorted(METHODS["length"]) if not (kind := find("length", name)).trained]
-SETUPS = list(setups(draft=WITH_MODEL[:1], length=[*LENGTHS, Choice(Headless)]))
+@pytest.fixture(autouse=True)
+def nets_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was trained for a model is where the model is."""
+    untrained = methods.untrained
+
+    def there(kind: Any, model: Any) -> Any:
+        net = untrained(kind, model)
+        for part in net.modules() if isinstance(model, FarModel) else ():
+            for held in (part._parameters, part._buffers):
+                held.update({name: far(one.data) for name, one in held.items() if one is not None})
+        return net
+
+    monkeypatch.setattr(methods, "untrained", there)
 
 
 def texts(setup: Setup, distant: bool, *requests: Request) -> list[list[int]]:
@@ -111,17 +122,14 @@ def test_plain_decoding_waits_once() -> None:
         assert names == ["cpu"]
 
 
-def test_a_policy_that_looks_waits_for_every_token() -> None:
-    """One that always stops at the same depth, all the same."""
-    counts = []
-    for most in (1, 3):
-        names = waits(Choice(find("length", "confidence"), {"threshold": 0.0, "most": most}), Sampling())
-        counts.append([len(one) for one in names])
-    per_token = {(three - one) / 2 for one, three in zip(*counts, strict=True)}
-    assert per_token == {5}, (counts, names)
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize(("name", "threshold"), [("confidence", 0.0), ("proxy", 1.0)])
+def test_a_policy_that_looks_waits_once_more_for_every_token(name: str, threshold: float, most: int) -> None:
+    for names in waits(Choice(find("length", name), {"threshold": threshold, "most": most}), Sampling()):
+        assert names == ["cpu"] * (most + 1)
 
 
-def test_a_sampled_step() -> None:
-    counts = [[len(one) for one in waits(Choice(find("length", "fixed"), {"k": k}), Sampling(1.0))] for k in (1, 3)]
-    per_token = {(three - one) / 2 for one, three in zip(*counts, strict=True)}
-    assert per_token == {1}, counts
+def test_a_sampled_step_waits_once_more_for_every_token_and_four_times_to_accept() -> None:
+    for k in (1, 3):
+        for names in waits(Choice(find("length", "fixed"), {"k": k}), Sampling(temperature=1.0)):
+            assert len(names) == k + 4, names
