@@ -15,7 +15,7 @@ def to_host(*tensors: Tensor) -> Sequence[Tensor]:
         return tensors
     # float64 holds every id and every probability as it is.
     flat = torch.cat([one.reshape(-1).to(torch.float64) for one in far]).cpu()
-    parts = iter(flat.split([one.numel() for one in far]))
+    parts = iter(torch.split(flat, [one.numel() for one in far]))
     return [one if one.device.type == "cpu" else next(parts).to(one.dtype).reshape(one.shape) for one in tensors]
 
 

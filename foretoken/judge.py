@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -52,4 +53,5 @@ def _on_host(draft: Draft, verdict: Verdict, more: Tensor) -> tuple[Draft, Verdi
     names = ["tokens", "parents", "sizes", "num_forwards", *(["prob"] if draft.prob is not None else [])]
     drafted = [getattr(draft, name) for name in names]
     *here, more = to_host(*drafted, *(getattr(verdict, field.name) for field in fields(verdict)), more)
-    return replace(draft, **dict(zip(names, here, strict=False))), Verdict(*here[len(names) :]), more
+    near: dict[str, Any] = dict(zip(names, here, strict=False))
+    return replace(draft, **near), Verdict(*here[len(names) :]), more

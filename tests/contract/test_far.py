@@ -60,7 +60,8 @@ class Ahead(ModelDrafter):
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         room = [min(row.room, most, max_nodes - 1) for row, most in zip(batch.rows, self.limits(batch), strict=True)]
-        return draft_ahead(self, all(self._certain(row) for row in batch.rows), batch, length, shape, room)
+        certain = all(row.request.sampling.greedy(self.temperature) for row in batch.rows)
+        return draft_ahead(self, certain, batch, length, shape, room)
 
 
 AHEAD = [choice for choice in LENGTHS if not choice.type.looks]
