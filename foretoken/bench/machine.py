@@ -56,7 +56,7 @@ def read_bandwidth(device: torch.device) -> float:
 
 
 def backends() -> dict[str, str | None]:
-    """Version of what each backend runs on, None for those that are not installed, or have no GPU to capture steps on."""
+    """Version of what each backend runs on, None for those that are not installed, or have no GPU."""
     graphs = f"CUDA {torch.version.cuda}" if torch.cuda.is_available() else None
     return {"torch": _version("torch"), "graphs": graphs, "openvino": _version("openvino")}
 

@@ -33,9 +33,7 @@ def doctor(
     large: Annotated[bool, typer.Option("--large", help="Also time a 350M model (2 GB of memory and disk).")] = False,
     dtype: Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, ...")] = "auto",
-    backend: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, torch, graphs (GPU), or openvino (CPU).")
-    ] = "auto",
+    backend: Annotated[str, typer.Option(metavar="NAME", help="auto, torch, graphs (GPU) or openvino (CPU).")] = "auto",
     quantization: Annotated[str, typer.Option(metavar="BITS", help="none, or int8 or int4 weights.")] = "none",
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, notes or warnings.")] = False,

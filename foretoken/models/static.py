@@ -65,11 +65,11 @@ class StaticModel(HFModel):
         rows, new = tokens.shape
         with self._busy:
             positions = positions.to(self.device, non_blocking=True)
-            storage, slots, known = cache.begin(positions)
+            storage, slots = cache.begin(positions)
             span = min(max(bucket(int(slots.max()) + 1), LEAST), storage.capacity)
             small = mask.shape[2] <= WINDOW
             inputs = self._buffers(rows, new) if small else _Inputs(rows, new, mask.shape[2], self.device)
-            inputs.write(tokens, positions, mask, known if self._windows else None)
+            inputs.write(tokens, positions, mask, cache.known() if self._windows else None)
             inputs.place(cache.lengths, slots, storage.capacity)
             if small:
                 (logits, hidden), cut = self._run_captured(inputs, storage, span), slice(new - last if last else 0, new)

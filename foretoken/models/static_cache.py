@@ -98,7 +98,12 @@ class Pool:
         """The smallest one with room for so many rows and slots, all zero: what is masked has to be a number."""
         fit = [one for one in self._free if one.rows >= rows and one.capacity >= slots]
         if not fit:
-            return self._make(bucket(rows), max(bucket(slots), CAPACITY))
+            size = bucket(rows), max(bucket(slots), CAPACITY)
+            try:
+                return self._make(*size)
+            except torch.OutOfMemoryError:
+                self._free.clear()
+                return self._make(*size)
         best = min(fit, key=lambda one: one.rows * one.capacity)
         self._free.remove(best)
         for part in best.parts():
@@ -126,14 +131,15 @@ class StaticCache:
         self.pending = 0
         self._pool = pool
         self._storage: Storage | None = None
-        self._positions: list[Tensor] = []
+        self._positions: list[Tensor] = []  # of what is pending
+        self._next: Tensor | None = None
 
     def __del__(self) -> None:
         if self._storage is not None:
             self._pool.give(self._storage)
 
-    def begin(self, positions: Tensor) -> tuple[Storage, Tensor, Tensor]:
-        """Make room for new entries. One forward that fails before `end` leaves nothing behind.
+    def begin(self, positions: Tensor) -> tuple[Storage, Tensor]:
+        """Make room for new entries. A forward that fails before `end` leaves nothing behind.
 
         Args:
             positions: [B, N] int64. Position of each new token in its sequence, on the device of the keys.
@@ -141,16 +147,22 @@ class StaticCache:
         Returns:
             Where they go.
             [B, N] int64, on the CPU. Which slots they go to.
-            [B, P+N] int64. Positions of the pending entries and the new ones.
         """
-        self._positions = [*self._positions, positions] if self.pending else [positions]
+        self._next = positions
         slots = (self.lengths + self.pending)[:, None] + torch.arange(positions.shape[1])
         storage = self._room(len(slots), int(slots.max()) + 1)
-        return storage, slots, positions if not self.pending else torch.cat(self._positions, 1)
+        return storage, slots
+
+    def known(self) -> Tensor:
+        """[B, P+N] int64. Positions of the pending entries and the new ones."""
+        assert self._next is not None, "a forward has begun"
+        return torch.cat([*self._positions, self._next], 1)
 
     def end(self) -> None:
         """The forward is done: its entries are pending."""
-        self.pending += self._positions[-1].shape[1]
+        assert self._next is not None, "a forward has begun"
+        self._positions.append(self._next)
+        self.pending += self._next.shape[1]
 
     def commit(self, nodes: Tensor, counts: Tensor) -> None:
         """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""
@@ -161,6 +173,7 @@ class StaticCache:
             self._move(torch.tensor(places))
         self.lengths = self.lengths + counts.to(self.lengths.device)
         self.pending = 0
+        self._positions.clear()
 
     def extend(self, other: StaticCache) -> None:
         """Append the rows of another cache of the same model; neither may have pending entries."""

@@ -23,6 +23,7 @@ from foretoken.models import static as models_static
 from foretoken.models.capture import CUDAGraphs, fastest
 from foretoken.models.hf import adapt
 from foretoken.models.static import StaticModel, freeze
+from tests.contract.far import DEVICE, Far, FarDevice, far
 
 from . import test_families
 from .drive import CLOSE, error, keep, random_tokens, read_chain
@@ -246,6 +247,51 @@ def test_a_long_prompt_is_read_as_it_is() -> None:
     found = read_chain(model, cache, tokens[:, :33], last=1)  # 65 are pending then
     assert error(found, read_chain(pair("llama")[1], other, tokens[:, :33], last=1)) < CLOSE
     assert recorder.captured <= captured + 3
+
+
+def test_a_forward_that_fails_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With windows, for which positions of what is pending are kept."""
+    model, other = static("gemma3")[1], pair("gemma3")[1]
+    caches = model.new_cache(1), other.new_cache(1)
+    for one, cache in zip((model, other), caches, strict=True):
+        read_chain(one, cache, random_tokens(1, 1, 9))
+        keep(cache, 9)
+        read_chain(one, cache, random_tokens(2, 1, 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "_step", lambda *_: (_ for _ in ()).throw(RuntimeError("no memory")))
+        with pytest.raises(RuntimeError, match="no memory"):
+            read_chain(model, caches[0], random_tokens(3, 1, 2))
+    found, expected = (
+        read_chain(one, cache, random_tokens(4, 1, 4)) for one, cache in zip((model, other), caches, strict=True)
+    )
+    assert error(found, expected) < CLOSE
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
+def test_a_forward_waits_for_nothing(name: str) -> None:
+    """The model's own code does not, either."""
+    model_type, settings = FAMILIES[name]
+    with FarDevice() as device:
+        adapted = adapt(build(config(model_type, **settings)), MAX_LENGTH)
+        for part in adapted.model.modules():
+            for held in (part._parameters, part._buffers):
+                held.update({key: far(one.data) for key, one in held.items() if one is not None})
+        adapted.device = DEVICE
+        model = freeze(adapted)
+        cache = model.new_cache(0)
+        joining = model.new_cache(2)
+        read_chain(model, joining, random_tokens(1, 2, 9), last=1)
+        keep(joining, 9, 5)
+        cache.extend(joining)
+        device.waits.clear()
+        logits = []
+        for size in (1, 3, 1):
+            logits.append(read_chain(model, cache, random_tokens(size, 2, size)))
+        cache.commit(torch.tensor([[0, 2], [1, 3]]), torch.tensor([2, 1]))
+        cache.release([0])
+        logits.append(read_chain(model, cache, random_tokens(4, 1, 2)))
+        assert device.waits == []
+    assert all(isinstance(one, Far) for one in logits)
 
 
 @pytest.mark.parametrize("what", ["waits", "says something else"])
