@@ -1,4 +1,4 @@
-"""How a step of one size runs again and again: as a CUDA graph, by compiled code, or as it is."""
+"""How a step of one size runs again and again: as a CUDA graph where there is a GPU, as it is elsewhere."""
 
 from __future__ import annotations
 
