@@ -9,7 +9,7 @@
 # fields. What is done when time is up is kept, and `complete` is false. Grown targets stay in ~/.cache/foretoken/grown
 # (18 GB).
 #
-# Environment: GROW (targets), LIMIT (prompts), TOKENS (new tokens), DEVICE, ALLOWED (seconds), FORETOKEN, PYTHON.
+# Environment: GROW (targets), LIMIT (prompts), TOKENS (new tokens), DEVICE, BACKEND, ALLOWED (seconds), FORETOKEN, PYTHON.
 set -euo pipefail
 result=${1:-gpu.json}
 shift $(($# > 0))
@@ -26,6 +26,7 @@ measure() { # NAME PROMPTS OPTIONS...: one line of JSON per target, until time i
   shift 2
   if ((left > 0)); then
     timeout --signal INT --kill-after 10 "$left" "$foretoken" bench --json --no-baseline --device "${DEVICE:-cuda}" \
+      --backend "${BACKEND:-graphs}" \
       --dtype bfloat16 --grow-target "${GROW:-128x,768x}" --limit "$limit" --max-new-tokens "${TOKENS:-128}" "$@" \
       >"$parts/$name" || code=$?
   else

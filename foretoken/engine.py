@@ -102,7 +102,7 @@ class Engine:
         draft = self._draft()
         drafted = perf_counter()
         scores = verify(self.target, draft, batch)  # one target forward
-        verdict = judge(self.rule, draft, scores, batch)
+        draft, verdict = judge(self.rule, draft, scores, batch)
         committed = commit(batch, draft, verdict)  # cuts where a request ends; the only writer
         self.drafter.observe(batch, draft, verdict, scores)
         events = stream(committed, scores)

@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from typing import Any
+
+from torch import Tensor
+
 from foretoken.accept.base import AcceptanceRule
+from foretoken.host import to_host
+from foretoken.rng import check_usable
 from foretoken.sampling import distribution
 from foretoken.types import Batch, Draft, Scores, Verdict
 from foretoken.verify import Paths
 
 
-def judge(rule: AcceptanceRule, draft: Draft, scores: Scores, batch: Batch) -> Verdict:
+def judge(rule: AcceptanceRule, draft: Draft, scores: Scores, batch: Batch) -> tuple[Draft, Verdict]:
     """Let the rule decide.
 
     Where every request takes the target's likeliest token, that token is all the rule needs of a chain, and no
     distribution is built.
+
+    Returns:
+        The draft and the verdict, on the CPU but for the law `q` and what was read along: what follows looks at them.
     """
     logits = scores.logits[:, : draft.tokens.shape[1]]  # what was read along is none of the rule's business
     if rule.lossless and draft.chain and all(row.request.sampling.greedy() for row in batch.rows):
         most, likeliest = logits.max(-1)
-        return rule.match(draft, likeliest, most)
-    return rule.accept(draft, distribution(logits, batch.rows, Paths(draft)), batch.accept_rng)
+        draft, verdict, most = _on_host(draft, rule.match(draft, likeliest), most)
+        check_scores(most, verdict.counts)
+        return draft, verdict
+    verdict = rule.accept(draft, distribution(logits, batch.rows, Paths(draft)), batch.accept_rng)
+    draft, verdict, _ = _on_host(draft, verdict, verdict.counts)
+    return draft, verdict
+
+
+def check_scores(most: Tensor, counts: Tensor) -> None:
+    """Raise GenerationError where the target gave no numbers.
+
+    Args:
+        most: [B, N] float. Score of its likeliest token after each node of a chain.
+        counts: [B] int64. Accepted tokens; what comes later does not matter.
+    """
+    looked_at = zip(most.tolist(), counts.tolist(), strict=True)
+    check_usable([score - score + 1 for row, count in looked_at for score in row[: count + 1]])  # 1, or no number
+
+
+def _on_host(draft: Draft, verdict: Verdict, more: Tensor) -> tuple[Draft, Verdict, Tensor]:
+    """All that is small: a greedy step need not wait for a device at any other time."""
+    if more.device.type == "cpu":
+        return draft, verdict, more
+    names = ["tokens", "parents", "sizes", "num_forwards", *(["prob"] if draft.prob is not None else [])]
+    drafted = [getattr(draft, name) for name in names]
+    *here, more = to_host(*drafted, *(getattr(verdict, field.name) for field in fields(verdict)), more)
+    near: dict[str, Any] = dict(zip(names, here, strict=False))
+    return replace(draft, **near), Verdict(*here[len(names) :]), more

@@ -75,7 +75,8 @@ def load(
         draft_options: options of the drafter.
         dtype: "auto", "float32", "bfloat16" or "float16".
         device: "auto", "cpu", "cuda", ...
-        backend: what runs the models: "torch", "openvino" (on a CPU), or "auto", which takes OpenVINO where it can.
+        backend: what runs the models: "torch", "graphs" (for a GPU), "openvino" (on a CPU), or "auto", which takes
+            graphs on a GPU and OpenVINO on a CPU where it can.
         quantization: "int8" or "int4" compresses the target's weights, on OpenVINO only. Lossy: the target is then
             the compressed model, and its text is what drafting does not change.
         trust_remote_code: run Python code that comes with a checkpoint.

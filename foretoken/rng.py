@@ -84,13 +84,13 @@ class SeededRng:
         wanted = active.reshape(len(active), -1).tolist()
         # An inactive entry gets a number that no probability exceeds.
         uniform = [[self._uniform(b) if want else 2.0 for want in row] for b, row in enumerate(wanted)]
-        drawn = torch.tensor(uniform, dtype=torch.float64, device=prob.device)
+        drawn = torch.tensor(uniform, dtype=torch.float64).to(prob.device, non_blocking=True)
         return drawn.reshape(active.shape) < prob
 
     def pick(self, probs: Tensor, active: Tensor) -> Tensor:
         wanted = active.tolist()
         token = draw(probs, [self._uniform(b) if want else 0.0 for b, want in enumerate(wanted)])
-        return token if all(wanted) else token * active
+        return token if all(wanted) else token * active.to(token.device, non_blocking=True)
 
 
 def draw(probs: Tensor, uniforms: Sequence[float]) -> Tensor:
@@ -108,7 +108,7 @@ def draw(probs: Tensor, uniforms: Sequence[float]) -> Tensor:
     check_usable(totals)
     # Strictly below the total, and the first entry above the point.
     points = [[min(u * t, math.nextafter(t, 0))] for u, t in zip(uniforms, totals, strict=True)]
-    point = torch.tensor(points, dtype=torch.float64, device=probs.device)
+    point = torch.tensor(points, dtype=torch.float64).to(probs.device, non_blocking=True)
     return torch.searchsorted(cumulative, point, right=True).squeeze(-1)
 
 

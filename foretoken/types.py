@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from foretoken.host import to_device
 from foretoken.request import Request
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Batch:
     @property
     def roots(self) -> Tensor:
         """[B] int64. Last committed token of each row."""
-        return torch.tensor([row.tokens[-1] for row in self.rows], device=self.device)
+        return to_device([row.tokens[-1] for row in self.rows], self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,8 @@ class Frontier:
     """What a length policy may look at: leaves of the draft, before any child of theirs is drawn.
 
     The leaf's own token is drawn but not read by the drafter yet, so going deeper costs one draft forward. `logits` and
-    `hidden` come from the forward that produced the leaf's token, which is the one that read the leaf's parent.
+    `hidden` come from the forward that produced the leaf's token, which is the one that read the leaf's parent. Those
+    two are where the drafter left them, the others on the CPU.
 
     Attributes:
         depth: [B, F] int64. 0 is the root.

@@ -48,7 +48,7 @@ def verify(target: LanguageModel, draft: Draft, batch: Batch) -> Scores:
         tokens = torch.cat([tokens, draft.along.tokens], 1)
         parents = torch.cat([parents, draft.along.parents], 1)
     mask = causal(parents) if draft.chain and draft.along is None else ancestors(parents)
-    positions = batch.cache.lengths.to(mask.device)[:, None] + mask.sum(-1) - 1  # [B, N]
+    positions = batch.cache.lengths.to(mask.device, non_blocking=True)[:, None] + mask.sum(-1) - 1  # [B, N]
     # Candidates always fit into the context; padding, and what is read along with them, need not.
     positions = positions.clamp_max(target.max_length - 1)
     return target.forward(tokens, positions, mask, batch.cache)

@@ -23,6 +23,8 @@ from foretoken.errors import ConfigError
 from foretoken.models.base import KVCache, LanguageModel
 from foretoken.models.cache import TensorCache
 from foretoken.models.hf import ATTENTION, HFModel, TreeMask
+from foretoken.models.static import StaticModel
+from foretoken.models.static_cache import StaticCache
 from foretoken.registry import METHODS, find
 from foretoken.request import Sampling
 from foretoken.rng import Rng, SeededRng
@@ -32,9 +34,16 @@ from tests import shapes
 from tests.contract.methods import Choice, Setup, choices
 from tests.shapes import check_instance, checked, lines
 
-PROTOCOLS = {HFModel: LanguageModel, TensorCache: KVCache, SeededRng: Rng}
+PROTOCOLS = {
+    HFModel: LanguageModel,
+    TensorCache: KVCache,
+    StaticModel: LanguageModel,
+    StaticCache: KVCache,
+    SeededRng: Rng,
+}
 CALLED = {
     "torch": {"TensorCache.begin", "TensorCache.write", "TensorCache.commit", "HFModel.forward", "tree_attention"},
+    "graphs": {"StaticCache.begin", "StaticCache.commit", "StaticModel.forward"},
     "openvino": {"PagedCache.commit", "OpenVINOModel.forward"},
 }
 HAS_OPENVINO = find_spec("openvino") is not None

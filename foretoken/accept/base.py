@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretoken.rng import Rng, check_usable
+from foretoken.rng import Rng
 from foretoken.types import Draft, Drawn, Verdict
 
 
@@ -48,26 +48,22 @@ class AcceptanceRule(ABC):
             The accepted path, and one recovered or bonus token per row.
         """
 
-    def match(self, draft: Draft, likeliest: Tensor, most: Tensor) -> Verdict:
+    def match(self, draft: Draft, likeliest: Tensor) -> Verdict:
         """What `accept` comes to, for every lossless rule, on chains whose requests take the target's likeliest token.
 
         Args:
             draft: a chain per row.
             likeliest: [B, N] int64. After each node.
-            most: [B, N] float. Its score.
 
         Returns:
             The tokens up to the first that is not the target's, and the target's after them.
         """
         if draft.tokens.shape[1] == 1:
-            check_usable([score - score + 1 for (score,) in most.tolist()])
             return plain_verdict(draft, likeliest[:, 0])
         steps = torch.arange(1, draft.tokens.shape[1], device=likeliest.device)
         last = draft.sizes - 1
         same = (draft.tokens[:, 1:] == likeliest[:, :-1]) & (steps <= last[:, None])
         counts = same.cumprod(-1).sum(-1)
-        looked_at = zip(most.tolist(), counts.tolist(), strict=True)
-        check_usable([score - score + 1 for row, count in looked_at for score in row[: count + 1]])  # 1, or no number
         path = torch.where(steps <= counts[:, None], steps, -1)
         token = likeliest.gather(1, counts[:, None])[:, 0]
         return Verdict(path, counts, torch.minimum(counts + 1, last), token, counts < last)

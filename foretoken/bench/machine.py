@@ -56,8 +56,9 @@ def read_bandwidth(device: torch.device) -> float:
 
 
 def backends() -> dict[str, str | None]:
-    """Version of each backend that can be imported, None for those that are not installed."""
-    return {name: _version(name) for name in ("torch", "openvino")}
+    """Version of what each backend runs on, None for those that are not installed, or have no GPU."""
+    graphs = f"CUDA {torch.version.cuda}" if torch.cuda.is_available() else None
+    return {"torch": _version("torch"), "graphs": graphs, "openvino": _version("openvino")}
 
 
 def _version(name: str) -> str | None:

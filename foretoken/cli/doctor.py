@@ -33,7 +33,7 @@ def doctor(
     large: Annotated[bool, typer.Option("--large", help="Also time a 350M model (2 GB of memory and disk).")] = False,
     dtype: Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, ...")] = "auto",
-    backend: Annotated[str, typer.Option(metavar="NAME", help="auto, torch, or openvino (CPU).")] = "auto",
+    backend: Annotated[str, typer.Option(metavar="NAME", help="auto, torch, graphs (GPU) or openvino (CPU).")] = "auto",
     quantization: Annotated[str, typer.Option(metavar="BITS", help="none, or int8 or int4 weights.")] = "none",
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, notes or warnings.")] = False,
@@ -158,7 +158,8 @@ def _about(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "memory", f"{sizes['total']} GB, {sizes['available']} free"
     yield "GPU", record["gpu"] or "none that torch can use"
     yield "bandwidth", f"{record['bandwidth_bytes_per_s'] / 1e9:.1f} GB/s read by `{record['device']}`"
-    found = (f"{name} {version or 'not installed'}" for name, version in record["backends"].items())
+    absent = {"graphs": "without a GPU"}
+    found = (f"{name} {version or absent.get(name, 'not installed')}" for name, version in record["backends"].items())
     yield "backends", ", ".join(found)
     chosen = record["chosen"]
     weights = "" if chosen["quantization"] == "none" else f", weights in {chosen['quantization']}"

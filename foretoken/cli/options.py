@@ -43,7 +43,7 @@ class ModelOptions:
     option: Annotated[list[str], in_models("--option", hidden=True)] = field(default_factory=list)
     dtype: Annotated[str, in_models(metavar="DTYPE", help="auto, float32, bfloat16 or float16.")] = "auto"
     device: Annotated[str, in_models(metavar="DEVICE", help="auto, cpu, cuda, ...")] = "auto"
-    backend: Annotated[str, in_models(metavar="NAME", help="auto, torch, or openvino (CPU).")] = "auto"
+    backend: Annotated[str, in_models(metavar="NAME", help="auto, torch, graphs (GPU) or openvino (CPU).")] = "auto"
     quantization: Annotated[
         str, in_models(metavar="BITS", help="none, or int8 or int4 weights of the target: lossy (OpenVINO only).")
     ] = "none"

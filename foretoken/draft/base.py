@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from foretoken.costs import Costs
+from foretoken.draft.ahead import draft_ahead
+from foretoken.host import to_device, to_host
 from foretoken.length.base import LengthPolicy, Trained
 from foretoken.rng import check_usable
 from foretoken.sampling import distribution
@@ -111,13 +113,14 @@ class ChainDrafter(Drafter):
         rows, device = batch.rows, batch.device
         room = [min(row.room, max_nodes - 1, most) for row, most in zip(rows, self.limits(batch), strict=True)]
         certain = all(row.request.sampling.greedy(self.temperature) for row in rows)
-        tokens, laws, probs = [batch.roots], [], [torch.ones(len(rows), 1, device=device)]
+        if not (length.looks or device.type == "cpu" or any(row.request.sampling.edits for row in rows)):
+            return draft_ahead(self, certain, batch, length, shape, room)
+        tokens, laws, probs = [batch.roots], [], [torch.ones(len(rows), 1)]
         # Decisions are kept as lists: on a CPU every operation on a tensor takes microseconds, of one number as well.
         paths: list[list[int]] = [[] for _ in rows]
         forwards, going = [0] * len(rows), [[most > 0] for most in room]
-        frontier = Frontier(
-            torch.zeros_like(tokens[0])[:, None], probs[0], None, None, torch.tensor(going, device=device)
-        )
+        depth = torch.zeros(len(rows), 1, dtype=torch.int64)
+        frontier = Frontier(depth, probs[0], None, None, torch.tensor(going))
         while any(one for (one,) in going):
             grow = (frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0))[:, 0]
             growing = grow.tolist()
@@ -127,13 +130,15 @@ class ChainDrafter(Drafter):
             own = scores.logits[:, -1]  # [B, V]
             if certain:
                 prob, token = own.softmax(1).max(1)
-                check_usable(prob[grow].tolist())
             else:
                 q = distribution(scores.logits, rows, lambda b, _: paths[b], self.temperature)[:, 0]
                 token = batch.draft_rng.pick(q, grow)
-                laws.append(q if all(growing) else q * grow[:, None])
+                laws.append(q if all(growing) else q * grow.to(device, non_blocking=True)[:, None])
                 prob = own.softmax(1).gather(1, token[:, None])[:, 0]
             tokens.append(token)
+            prob, token = to_host(prob, token)
+            if certain:
+                check_usable([one for one, more in zip(prob.tolist(), growing, strict=True) if more])
             probs.append(prob[:, None])
             going, cost = [], self.forwards(len(tokens) - 1)
             for b, (drawn, drafting) in enumerate(zip(token.tolist(), growing, strict=True)):
@@ -144,8 +149,7 @@ class ChainDrafter(Drafter):
                 ended = drawn in rows[b].request.stop_token_ids
                 going.append([drafting and not ended and len(paths[b]) < room[b]])
             hidden = None if scores.hidden is None else scores.hidden[:, -1:]
-            active = torch.tensor(going, device=device)
-            frontier = Frontier(frontier.depth + 1, probs[-1], own[:, None], hidden, active)
+            frontier = Frontier(frontier.depth + 1, probs[-1], own[:, None], hidden, torch.tensor(going))
         if not any(paths):
             return Draft.root_only(tokens[0], Drawn.IID)
         law = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
@@ -168,6 +172,6 @@ def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, 
     ]
     parents = [[max(i - 1, 0) if i <= len(path) else 0 for i in range(nodes)] for path in paths]
     sizes = [len(path) + 1 for path in paths]
-    held = partial(torch.tensor, device=batch.device)
+    held = partial(to_device, device=batch.device)
     drawn = Drawn.POINT if q is None else Drawn.IID
     return Draft(held(tokens), held(parents), held(sizes), q, drawn, prob, held(forwards), chain=True)

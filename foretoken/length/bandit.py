@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp, log, sqrt
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ class Bandit(LengthPolicy):
     """
 
     uses_clock = True
+
+    looks: ClassVar[bool] = False
 
     @dataclass(frozen=True, slots=True)
     class Config:

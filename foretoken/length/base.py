@@ -51,12 +51,14 @@ class LengthPolicy(ABC):
         needs: what the drafter must provide: "logits", "hidden".
         trained: what has to be trained for the draft before it helps, handed over on construction; None if nothing.
         needs_trained: whether it cannot do without.
+        looks: whether it looks at what was drafted so far, rather than at depths alone; if not, nobody waits for it.
         uses_clock: whether it asks what drafting costs (`prices`), so that measured time decides.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     trained: ClassVar[type[Trained] | None] = None
     needs_trained: ClassVar[bool] = True
+    looks: ClassVar[bool] = True
     uses_clock: bool = False
 
     @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class LengthPolicy(ABC):
         """Decide which leaves get a child.
 
         Returns:
-            [B, F] bool. Whether to go deeper here; entries that are not active are ignored.
+            [B, F] bool, on the CPU. Whether to go deeper here; entries that are not active are ignored.
         """
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:  # noqa: B027 - most policies do not learn

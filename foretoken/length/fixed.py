@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,6 +16,8 @@ class Fixed(LengthPolicy):
 
     Reference: Leviathan et al. 2023 (their gamma), https://arxiv.org/abs/2211.17192.
     """
+
+    looks: ClassVar[bool] = False
 
     @dataclass(frozen=True, slots=True)
     class Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ class Heuristic(LengthPolicy):
     Reference: the schedule of `transformers`' assisted generation (2023). There the length is shared by all requests
     and survives them; here each request has its own.
     """
+
+    looks: ClassVar[bool] = False
 
     @dataclass(frozen=True, slots=True)
     class Config:

@@ -60,9 +60,8 @@ class Proxy(LengthPolicy):
         self._signal = bound if self._config.signal == "entropy" else SIGNALS[self._config.signal]
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        keep = self._signal(frontier)
+        keep = self._signal(frontier).to(frontier.depth.device)
         if frontier.logits is not None:
-            # Kept as tensors, so that nothing waits for the device.
             keep = keep * torch.stack([row.memory[self] for row in batch.rows])
         for row, value in zip(batch.rows, keep.unbind(), strict=True):
             row.memory[self] = value

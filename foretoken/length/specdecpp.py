@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
+from foretoken.host import to_device, to_host
 from foretoken.length.base import LengthPolicy, check_length, check_probability
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.types import Batch, Frontier
@@ -60,17 +61,19 @@ class SpecDecPP(LengthPolicy):
         self._head = head
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        depth, prob = frontier.depth, frontier.prob
-        risk = torch.zeros_like(prob)
+        depth, risk = frontier.depth, torch.zeros_like(frontier.prob)
         if frontier.hidden is not None:
             # What is known of the tokens before the newest one, and of the request: [B, 3].
             known = [(*row.memory.get(self, (1.0, 1.0)), row.request.sampling.temperature) for row in batch.rows]
-            held, parent, heat = torch.tensor(known, device=prob.device)[..., None].unbind(1)
+            there = frontier.hidden.device
+            prob = frontier.prob.to(there, non_blocking=True)
+            held, parent, heat = to_device(known, there)[..., None].unbind(1)
             heat = heat.expand_as(prob)
             likely = self._head(self._head.describe(frontier.hidden, parent.expand_as(prob), heat))
             # The first candidate's forward read the root, which is committed: nothing to score yet.
-            keep = torch.where(depth > 1, held * likely, 1.0)
-            for row, *values in zip(batch.rows, *torch.stack([keep, prob.to(keep)])[..., 0].tolist(), strict=True):
-                row.memory[self] = values
+            keep = torch.where(depth.to(there, non_blocking=True) > 1, held * likely, 1.0)
             risk = 1 - (keep * self._head.glance(prob, heat) if self._config.newest else keep)
+            keep, risk = to_host(keep, risk)
+            for row, *values in zip(batch.rows, keep[:, 0].tolist(), frontier.prob[:, 0].tolist(), strict=True):
+                row.memory[self] = values
         return ((risk <= self._config.threshold) | (depth < self._config.least)) & (depth < self._config.most)

@@ -135,6 +135,10 @@ class TensorCache:
         length = int(self.lengths[row])
         return held[0][row, :, :length], held[1][row, :, :length]
 
+    def layers(self) -> list[tuple[int, int, int] | None]:
+        """Heads, and dimensions of keys and values, of each layer that has kept any."""
+        return [held and (held[0].shape[1], held[0].shape[3], held[1].shape[3]) for held in self._layers]
+
     def _held(self) -> list[Tensor]:
         return [part for layer in self._layers if layer is not None for part in layer]
 

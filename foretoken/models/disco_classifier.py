@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -61,9 +62,10 @@ class DiscoClassifier(AcceptancePredictor):
         if frontier.logits is None:
             return frontier.prob
         heat = [row.request.sampling.temperature for row in batch.rows]
-        temperature = torch.tensor(heat, device=frontier.prob.device)[:, None].expand_as(frontier.prob)
-        likely: Tensor = self(self.describe(frontier.logits, frontier.prob, frontier.depth, temperature))
-        return likely
+        there = partial(torch.Tensor.to, device=frontier.logits.device, non_blocking=True)
+        temperature = there(torch.tensor(heat)[:, None].expand_as(frontier.prob))
+        likely: Tensor = self(self.describe(frontier.logits, there(frontier.prob), there(frontier.depth), temperature))
+        return likely.to(frontier.prob.device)
 
     def describe(self, logits: Tensor, prob: Tensor, depth: Tensor, temperature: Tensor) -> Tensor:
         """What the classifier sees of a drawn token: top probabilities, its own, entropy, depth, temperature.

@@ -8,7 +8,8 @@ tokens that the model follows, so one that would not is refused rather than sile
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
 from foretoken.types import Scores
 
 ATTENTION = "foretoken_tree"
+Write: TypeAlias = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 STEERABLE = "models whose attention goes through the `transformers` attention interface work; Llama and Qwen3 for two"
 
 
@@ -29,19 +31,30 @@ class TreeMask:
     """Which cache slots each new token sees, as additive masks that layers share.
 
     Args:
-        lengths: [B] int64, on the CPU. Committed entries per row.
+        lengths: [B] int64. Committed entries per row; on the CPU, unless `own` is given.
         positions: [B, P+N] int64, where the masks are wanted. Positions of the pending entries and the new tokens.
         mask: [B, N, P+N] bool. Which of them each new token sees.
         total: T, slots in view.
         dtype: of the masks.
+        own: [B, N] int64 or None. Positions of the new tokens, where the P+N are padded behind them. Then everything is
+            on one device, and no value is looked at on the way.
 
     Attributes:
         windows: sliding windows that layers asked for.
     """
 
-    def __init__(self, lengths: Tensor, positions: Tensor, mask: Tensor, total: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        lengths: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        total: int,
+        dtype: torch.dtype,
+        own: Tensor | None = None,
+    ) -> None:
         self._lengths, self._positions, self._mask, self._total, self._dtype = lengths, positions, mask, total, dtype
-        self._ragged = min(lengths.tolist()) + mask.shape[2] != total
+        self._own = positions[:, mask.shape[2] - mask.shape[1] :] if own is None else own
+        self._ragged = own is not None or min(lengths.tolist()) + mask.shape[2] != total
         self._built: dict[tuple[int | None, int], Tensor | None] = {}
         self.windows: set[int] = set()
 
@@ -69,25 +82,25 @@ class TreeMask:
     def dense(self, window: int | None = None) -> Tensor:
         """[B, 1, N, T] float, as `additive` but never None."""
         rows, new, pending = self._mask.shape
-        first = self._total - pending  # where the longest row's pending entries start
         mask = self._mask.to(self._positions.device)
         slots = torch.arange(self._total, device=mask.device)
-        # Not -inf: a token that sees nothing at all (padding) would become not-a-number.
-        hidden = torch.finfo(self._dtype).min
-        added = torch.zeros(mask.shape, dtype=self._dtype, device=mask.device).masked_fill_(~mask, hidden)
+        first = self._total - pending  # where the longest row's pending entries start
         if self._ragged:
-            lengths = self._lengths.to(mask.device)[:, None]
-            where = lengths + slots[:pending]  # [B, P+N]
-            base = torch.zeros(rows, self._total, dtype=self._dtype, device=mask.device)
-            base = base.masked_fill_(slots >= lengths, hidden)[:, None].repeat(1, new, 1)
-            added = base.scatter_(2, where[:, None].expand(rows, new, pending), added)
-            at = slots.expand(rows, -1).scatter(1, where, self._positions)  # [B, T] position of each slot
+            behind = slots - self._lengths.to(mask.device)[:, None]  # [B, T] place among the pending entries
+            place = behind.clamp(0, pending - 1)
+            seen = mask.gather(2, place[:, None].expand(-1, new, -1)) & (behind < pending)[:, None]
+            seen = seen | (behind < 0)[:, None]
         else:
-            added = pad(added, (first, 0))
-            at = torch.cat([slots[:first].expand(rows, -1), self._positions], 1)
+            seen = pad(mask, (first, 0), value=True)
         if window is not None:
-            added.masked_fill_(self._positions[:, pending - new :, None] - at[:, None] >= window, hidden)
-        return added[:, None]
+            if self._ragged:
+                at = torch.where(behind < 0, slots, self._positions.gather(1, place))  # [B, T] position of each slot
+            else:
+                at = torch.cat([slots[:first].expand(rows, -1), self._positions], 1)
+            seen = seen & (self._own[:, :, None] - at[:, None] < window)
+        # Not -inf: a token that sees nothing at all (padding) would become not-a-number.
+        added = torch.zeros(seen.shape, dtype=self._dtype, device=seen.device)
+        return added.masked_fill_(~seen, torch.finfo(self._dtype).min)[:, None]
 
 
 def tree_attention(
@@ -149,19 +162,19 @@ AttentionInterface.register(ATTENTION, tree_attention)
 
 
 class _Bridge(Cache):  # type: ignore[misc]  # the library is not typed
-    """Lets a `transformers` model write into our cache."""
+    """Lets a `transformers` model write into our cache, which holds so many entries of the longest row."""
 
-    def __init__(self, cache: TensorCache) -> None:
+    def __init__(self, write: Write, entries: int) -> None:
         super().__init__(layers=[])
-        self._cache = cache
+        self._write, self._entries = write, entries
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        return self._cache.write(layer_idx, key_states, value_states)
+        return self._write(layer_idx, key_states, value_states)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return int(self._cache.lengths.max()) + self._cache.pending
+        return self._entries
 
 
 class HFModel:
@@ -191,6 +204,10 @@ class HFModel:
 
     def __init__(self, model: PreTrainedModel, max_length: int, vocab_size: int | None = None) -> None:
         self.model = model.eval()
+        for part in model.modules():
+            if isinstance(part, PreTrainedModel):
+                # It looks at the tokens to warn of padding without a mask, for which a GPU would have to be waited for.
+                part.warn_if_padding_and_no_attention_mask = lambda *_: None
         self.max_length = max_length
         self.device = model.device
         self.dtype: torch.dtype = model.dtype  # looking it up walks over the parameters
@@ -243,30 +260,49 @@ class HFModel:
         positions = positions.to(self.device)
         total, known = cache.begin(positions)
         tree = TreeMask(cache.lengths, known, mask, total, self.dtype)
-        tokens = tokens.to(self.device)
+        entries = total - tokens.shape[1]
+        logits, hidden = self._run(tokens.to(self.device), positions, tree, cache.write, entries, last)
+        cache.end()
+        return Scores(self._fitted(logits).float(), hidden), tree
+
+    def _run(
+        self, tokens: Tensor, positions: Tensor, tree: TreeMask, write: Write, entries: int, last: int = 0
+    ) -> tuple[Tensor, Tensor | None]:
+        """The model's own logits and last hidden states, as many as it makes of each token.
+
+        Args:
+            tokens: as in `forward`, on the model's device, and so are the positions.
+            positions: as in `forward`.
+            tree: what each token sees.
+            write: takes one layer's new keys and values, and returns all of them.
+            entries: how many the longest row has so far.
+            last: as in `forward`.
+        """
         heard: list[Tensor] = []
         hook = self._head.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
         try:
             out = self.model(
                 input_ids=tokens if self._last_token is None else tokens.clamp_max(self._last_token),
                 position_ids=positions,
-                past_key_values=_Bridge(cache),
+                past_key_values=_Bridge(write, entries),
                 use_cache=True,
                 logits_to_keep=last,
                 **({"tree_mask": tree} if self.own_attention else {"attention_mask": tree.dense()}),
             )
         finally:
             hook.remove()
-        cache.end()
         logits, hidden = out.logits, heard[-1] if heard else None
         if last:  # some models score every token whatever `logits_to_keep` says
             logits, hidden = logits[:, -last:], None if hidden is None else hidden[:, -last:]
+        return logits, hidden
+
+    def _fitted(self, logits: Tensor) -> Tensor:
+        """As many logits as were asked for."""
         if logits.shape[-1] > self.vocab_size:
-            logits = logits[..., : self.vocab_size]
-        logits = logits.float()
+            return logits[..., : self.vocab_size]
         if logits.shape[-1] < self.vocab_size:
-            logits = pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
-        return Scores(logits, hidden), tree
+            return pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
+        return logits
 
 
 def append_tokens(model: PreTrainedModel, rows: Tensor) -> None:

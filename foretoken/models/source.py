@@ -24,14 +24,16 @@ from transformers import logging as library
 
 from foretoken.config import QUANTIZATIONS
 from foretoken.errors import ModelError, did_you_mean
+from foretoken.models.capture import fastest
 from foretoken.models.hf import HFModel, adapt, append_tokens
+from foretoken.models.static import freeze
 from foretoken.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from foretoken.models.openvino import OpenVINOModel
 
 LoadedModel: TypeAlias = "HFModel | OpenVINOModel"
-BACKENDS = ("auto", "torch", "openvino")
+BACKENDS = ("auto", "torch", "graphs", "openvino")
 BUILTIN = files("foretoken") / "data" / "models"
 MISSING = (
     "OpenVINO, which is two to three times as fast on a CPU, is not installed: `pip install 'foretoken[openvino]'`"
@@ -158,19 +160,20 @@ class Checkpoint:
             dtype: "auto", "float32", "bfloat16" or "float16".
             device: "auto", or what torch calls it.
             vocab_size: logits to return, when a draft must follow its target.
-            backend: "torch", "openvino" (CPU only), or "auto": OpenVINO on a CPU where it is installed and the model
-                runs on it, else torch.
+            backend: "torch", "graphs", "openvino" (CPU only), or "auto": graphs on a GPU, OpenVINO on a CPU where it is
+                installed, else torch, which also runs what those do not.
             added: [E, H] float or None. Rows for tokens behind those that the input embedding has.
 
         Returns:
-            The model; its `note` says why "auto" did not choose OpenVINO, or what else the user should know.
+            The model; its `note` says why "auto" chose torch, or what else the user should know.
 
         Raises:
             ModelError: the weights do not load, do not fit, or the model does not follow our mask and cache.
         """
         where = pick_device(device)
         number, note = pick_dtype(dtype, where), None
-        if pick_backend(backend, where, self.quantization) == "openvino":
+        picked = pick_backend(backend, where, self.quantization)
+        if picked == "openvino":
             from foretoken.models import openvino_store
 
             try:
@@ -190,6 +193,13 @@ class Checkpoint:
             if added is not None:
                 append_tokens(read, added)
             model = adapt(read.to(where), self.max_length, vocab_size)
+            if picked == "graphs":
+                try:
+                    model = freeze(model, fastest(where))
+                except ModelError as error:
+                    if backend == "graphs":
+                        raise
+                    note = f"{self} runs on torch: {error}"
         model.note = note
         return model
 
@@ -303,7 +313,7 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_backend(backend: str, device: torch.device, quantization: str = "none") -> str:
-    """Resolve "auto": OpenVINO on a CPU where it is installed, torch elsewhere.
+    """Resolve "auto": graphs on a GPU, OpenVINO on a CPU where it is installed, torch elsewhere.
 
     Raises:
         ModelError: there is no such backend or quantization, or it is not installed, or not for this device.
@@ -316,12 +326,13 @@ def pick_backend(backend: str, device: torch.device, quantization: str = "none")
         raise ModelError("OpenVINO is not installed", hint="`pip install 'foretoken[openvino]'`, or `--backend torch`")
     if backend == "openvino" and device.type != "cpu":
         raise ModelError(f"the backend `openvino` runs on a CPU, not on `{device}`", hint="use `--device cpu`")
-    picked = "openvino" if backend != "torch" and installed and device.type == "cpu" else "torch"
+    best = {"cpu": "openvino" if installed else "torch", "cuda": "graphs"}.get(device.type, "torch")
+    picked = best if backend == "auto" else backend
     if quantization != "none" and picked != "openvino":
         raise ModelError(
             f"weights in {quantization} run on OpenVINO only",
-            hint="leave out `--backend torch`"
-            if backend == "torch"
+            hint=f"leave out `--backend {backend}`"
+            if backend in ("torch", "graphs")
             else "`pip install 'foretoken[openvino]'`"
             if not installed
             else "use `--device cpu`",

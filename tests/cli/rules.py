@@ -28,6 +28,6 @@ class Liar(Lossy):
 
     lossless: ClassVar[bool] = True
 
-    def match(self, draft: Draft, likeliest: Tensor, most: Tensor) -> Verdict:
+    def match(self, draft: Draft, likeliest: Tensor) -> Verdict:
         kept = torch.where(draft.nodes[:, 1:], draft.tokens[:, 1:], likeliest[:, :-1])
-        return super().match(draft, torch.cat([kept, likeliest[:, -1:]], 1), most)
+        return super().match(draft, torch.cat([kept, likeliest[:, -1:]], 1))

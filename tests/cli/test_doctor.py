@@ -56,7 +56,7 @@ def test_json_names_device_ratio_and_what_is_missing(run: Run, small: None) -> N
     assert record["schema"] == "foretoken.doctor/1"
     assert record["device"] == "cpu"
     assert record["bandwidth_bytes_per_s"] > 0
-    assert set(record["backends"]) == {"torch", "openvino"}
+    assert set(record["backends"]) == {"torch", "graphs", "openvino"}
     assert record["chosen"]["backend"] == ("openvino" if find_spec("openvino") else "torch")
     names = [one["model"] for one in record["steps"]]
     assert names == ["the built-in target", "a random 32M Llama", "a random 350M Llama"]

@@ -34,7 +34,7 @@ def script(tmp_path: Path, command: str, *options: str, **settings: str) -> tupl
 def test_a_small_run_on_a_cpu(run: Run, tmp_path: Path) -> None:
     """What the script asks for is done in this process, which has torch already, and then handed to the script."""
     small = {"GROW": "1x", "LIMIT": "1", "TOKENS": "3", "DEVICE": "cpu"}
-    options = ("--backend", "torch", "--dtype", "float32")
+    options = ("--dtype", "float32")
     script(tmp_path, f"echo \"$*\" >>'{tmp_path}/asked'\necho '{LINE}'\n", *options, **small)
     for number, words in enumerate((tmp_path / "asked").read_text().splitlines()):
         done = run(*words.split())
@@ -48,6 +48,7 @@ def test_a_small_run_on_a_cpu(run: Run, tmp_path: Path) -> None:
     assert result["device"]
     (measured,), (profiled,) = result["runs"], result["profiles"]
     assert measured["config"]["target"] == "builtin:pair 1x"
+    assert measured["config"]["backend"] == "graphs"
     assert [row["profile"] for row in measured["methods"]] == [None] * len(measured["methods"])
     assert all(row["profile"]["step_s"] > 0 for row in profiled["methods"])
     assert not {"samples", "prompts"} & (set(measured) | set(profiled))

@@ -26,7 +26,7 @@ SETUPS = pairwise(length=LENGTHS, **REGISTERED)
 MISSING = pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra `openvino`")
 
 
-@pytest.fixture(scope="module", params=["torch", pytest.param("openvino", marks=MISSING)])
+@pytest.fixture(scope="module", params=["torch", "graphs", pytest.param("openvino", marks=MISSING)])
 def llm(request: pytest.FixtureRequest) -> LLM:
     return foretoken.load(dtype="float32", device="cpu", backend=request.param)
 

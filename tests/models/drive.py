@@ -38,5 +38,5 @@ def keep(cache: TensorCache, *counts: int) -> None:
 
 
 def error(found: Tensor, expected: Tensor) -> float:
-    """The largest difference."""
-    return float((found - expected).abs().max())
+    """The largest difference, wherever the two are."""
+    return float((found.cpu() - expected.cpu()).abs().max())

@@ -20,7 +20,7 @@ def logits(model: LanguageModel, text: list[int]) -> Tensor:
     return model.forward(torch.tensor([text]), torch.arange(len(text))[None], mask, model.new_cache(1)).logits
 
 
-@pytest.mark.parametrize("backend", ["torch", pytest.param("openvino", marks=MISSING)])
+@pytest.mark.parametrize("backend", ["torch", "graphs", pytest.param("openvino", marks=MISSING)])
 def test_a_row_is_read_as_the_token_it_is_a_copy_of(backend: str) -> None:
     checkpoint = Checkpoint("builtin:pair", "target")
     plain = checkpoint.load("float32", "cpu", None, "torch")

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from foretoken.types import swap_remove
 
 from . import test_families
 from .drive import CLOSE, error, keep, random_tokens, read_chain, vanilla
-from .families import FAMILIES, MAX_LENGTH, build, config, converted, pair
+from .families import FAMILIES, build, config, converted
 
 ov = pytest.importorskip("openvino", reason="needs the extra `openvino`")
 store = pytest.importorskip("foretoken.models.openvino_store")
@@ -52,61 +51,6 @@ def test_what_every_family_must_do(
     test(name)
 
 
-def random_mask(rng: random.Random, rows: int, earlier: int, new: int) -> torch.Tensor:
-    """[B, N, P+N] bool. Each token sees itself and any of those before it."""
-    mask = torch.ones(rows, new, earlier + new, dtype=torch.bool).tril(earlier)
-    if rng.random() < 0.7:
-        drawn = torch.rand(mask.shape, generator=torch.Generator().manual_seed(rng.randrange(10**6))) < 0.6
-        mask &= drawn | torch.eye(new, earlier + new, dtype=torch.bool).roll(earlier, 1)
-    return mask
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_random_operations_give_the_logits_of_torch(seed: int) -> None:
-    """Trees in several pieces, masks that hide pending tokens, ragged rows that join and leave, over many blocks."""
-    rng = random.Random(seed)
-    theirs, ours = pair("llama")[1], converted("llama", "none")[1]
-    caches = [model.new_cache(0) for model in (theirs, ours)]
-
-    def read(model: Any, cache: Any, width: int, seeds: int, last: int = 0) -> torch.Tensor:
-        rows = len(cache.lengths)
-        mask = random_mask(random.Random(seeds), rows, cache.pending, width)
-        deep = cache.pending + torch.arange(width)
-        positions = cache.lengths[:, None] + torch.minimum(deep, deep // 2 + 1)
-        return model.forward(random_tokens(seeds, rows, width), positions, mask, cache, last).logits
-
-    for _ in range(25):
-        rows, pending = len(caches[0].lengths), caches[0].pending
-        action = rng.choice(["join", "read", "read", "read", "commit", "release"])
-        if action == "join" and not pending and rows < 5:
-            width, lengths = 30, [rng.randrange(31) for _ in range(rng.randrange(1, 3))]
-            for model, cache in zip((theirs, ours), caches, strict=True):
-                joining = model.new_cache(len(lengths))
-                read_chain(model, joining, random_tokens(seed, len(lengths), width), last=1)
-                keep(joining, *lengths)
-                cache.extend(joining)
-        elif action == "read" and rows and int(caches[0].lengths.max()) + pending + 5 < MAX_LENGTH:
-            width, seeds = rng.randrange(1, 6), rng.randrange(10**6)
-            last = rng.choice([0, 0, 1])
-            expected, found = (
-                read(model, cache, width, seeds, last) for model, cache in zip((theirs, ours), caches, strict=True)
-            )
-            assert found.shape == expected.shape
-            assert error(found, expected) < CLOSE
-        elif action == "commit" and pending:
-            paths = [sorted(rng.sample(range(pending), rng.randrange(pending + 1))) for _ in range(rows)]
-            counts = [len(path) for path in paths]
-            nodes = torch.tensor([path + [-1] * (max(*counts, 1) - len(path)) for path in paths])
-            for cache in caches:
-                cache.commit(nodes, torch.tensor(counts))
-        elif action == "release" and rows and not pending:
-            gone = rng.sample(range(rows), rng.randrange(1, rows + 1))
-            for cache in caches:
-                cache.release(gone)
-        assert torch.equal(*(cache.lengths for cache in caches))
-        assert caches[0].pending == caches[1].pending
-
-
 def test_blocks_are_used_again() -> None:
     ours = converted("llama", "none")[1]
     cache = ours.new_cache(0)
@@ -119,26 +63,6 @@ def test_blocks_are_used_again() -> None:
         cache.release(range(len(cache.lengths) - 1))
     assert len(cache.lengths) == 1
     assert next(iter(cache.tensors.values())).shape[0] <= 16
-
-
-def test_hidden_states_are_what_the_output_embedding_reads() -> None:
-    tokens = random_tokens(1, 2, 5)
-    scores = []
-    for model in (pair("qwen3")[1], converted("qwen3", "none")[1]):
-        mask = torch.ones(2, 5, 5, dtype=torch.bool).tril()
-        scores.append(model.forward(tokens, torch.arange(5).expand(2, 5), mask, model.new_cache(2), last=2))
-    assert scores[0].hidden is not None
-    assert scores[1].hidden.shape == scores[0].hidden.shape == (2, 2, 32)
-    assert error(scores[1].hidden, scores[0].hidden) < CLOSE
-
-
-def test_scores_are_not_overwritten_by_the_next_forward() -> None:
-    ours = converted("llama", "none")[1]
-    cache = ours.new_cache(1)
-    first = read_chain(ours, cache, random_tokens(1, 1, 2))
-    before = first.clone()
-    read_chain(ours, cache, random_tokens(2, 1, 2))
-    assert torch.equal(first, before)
 
 
 def test_graphs_of_fixed_width_say_what_the_one_of_any_size_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,16 +95,6 @@ def test_a_token_cannot_see_what_comes_after_it() -> None:
     everything = torch.ones(1, 3, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="before it"):
         ours.forward(random_tokens(1, 1, 3), torch.arange(3)[None], everything, ours.new_cache(1))
-
-
-def test_greedy_texts_are_those_of_torch() -> None:
-    prompts = ["What is 2 + 3?", "Name a colour, and say why you like it.", "Write a haiku about rain."]
-    answers = []
-    for backend in ("torch", "openvino"):
-        model = foretoken.load("builtin:pair", dtype="float32", backend=backend)
-        assert model.models[0].backend == backend
-        answers.append([answer.token_ids for answer in model.generate(prompts, max_new_tokens=40)])
-    assert answers[0] == answers[1]
 
 
 # Compressed weights -------------------------------------------------------------------------------------------------

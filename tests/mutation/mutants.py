@@ -49,7 +49,7 @@ MUTANTS = [
     Mutant(
         "the draft is processed, but its raw q is handed on",
         "draft/base.py",
-        "laws.append(q if all(growing) else q * grow[:, None])",
+        "laws.append(q if all(growing) else q * grow.to(device, non_blocking=True)[:, None])",
         "laws.append(scores.logits[:, -1].softmax(-1) * grow[:, None])",
         SAMPLING,
     ),

@@ -1,0 +1,24 @@
+"""From a device to the host: every time waits for all that is going on there, so it happens at once and rarely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def to_host(*tensors: Tensor) -> Sequence[Tensor]:
+    """The same tensors on the CPU, all brought there in one copy."""
+    far = [one for one in tensors if one.device.type != "cpu"]
+    if not far:
+        return tensors
+    # float64 holds every id and every probability as it is.
+    flat = torch.cat([one.reshape(-1).to(torch.float64) for one in far]).cpu()
+    parts = iter(torch.split(flat, [one.numel() for one in far]))
+    return [one if one.device.type == "cpu" else next(parts).to(one.dtype).reshape(one.shape) for one in tensors]
+
+
+def to_device(values: object, device: torch.device) -> Tensor:
+    """A tensor of numbers on a device, without waiting for what is going on there."""
+    return torch.tensor(values).to(device, non_blocking=True)

@@ -1,0 +1,188 @@
+"""A `transformers` model whose steps have few shapes and fixed places in memory, so that they can be captured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from foretoken.errors import ModelError
+from foretoken.models.base import KVCache
+from foretoken.models.capture import Step
+from foretoken.models.hf import HFModel, TreeMask
+from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
+from foretoken.models.static_cache import LEAST, Pool, StaticCache, Storage, bucket
+from foretoken.types import Scores
+
+WINDOW = 64  # pending entries, the new ones included, up to which a forward is padded and captured
+
+
+class StaticModel(HFModel):
+    """An adapted model that reads through fixed buffers. Made by `freeze`.
+
+    Rows, new tokens and the slots that attention looks at are padded to powers of two, so that there are few sizes.
+    The first forward of a size captures it, the others only copy their inputs and run what was captured: on a GPU one
+    launch, whatever the model's depth. Nothing in a forward waits for the device. Prompts are read uncaptured.
+
+    Cost per forward: one forward of the model, padding included; keys and values are written in place.
+
+    Args:
+        adapted: what `adapt` made; it shares its weights.
+        layers: heads, and dimensions of keys and values, of each layer that keeps any.
+        windows: sliding windows of the model.
+        capture: makes of a step something that does the same in less time; None runs steps as they are.
+    """
+
+    backend = "graphs"
+
+    def __init__(
+        self,
+        adapted: HFModel,
+        layers: list[tuple[int, int, int] | None],
+        windows: set[int],
+        capture: Callable[[Step], Step] | None = None,
+    ) -> None:
+        self.__dict__ |= adapted.__dict__
+        self._windows = {window for window in windows if window < adapted.max_length}
+        self._pool = Pool(lambda rows, capacity: Storage(layers, rows, capacity, self.device, self.dtype))
+        self._inputs: dict[tuple[int, int], _Inputs] = {}
+        self._capture = capture
+        self._busy = Lock()  # inputs and outputs are those of one forward
+
+    def width(self, tokens: int) -> int:
+        """How many tokens a forward of so many really reads: 1, 2, 4, 8, ..."""
+        return bucket(tokens) if tokens <= WINDOW else tokens
+
+    def new_cache(self, rows: int) -> StaticCache:  # type: ignore[override]  # each model has its own kind
+        """An empty cache of that many rows."""
+        return StaticCache(self._pool, rows)
+
+    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
+        """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
+        assert isinstance(cache, StaticCache)
+        rows, new = tokens.shape
+        with self._busy:
+            positions = positions.to(self.device, non_blocking=True)
+            storage, slots = cache.begin(positions)
+            span = min(max(bucket(int(slots.max()) + 1), LEAST), storage.capacity)
+            small = mask.shape[2] <= WINDOW
+            inputs = self._buffers(rows, new) if small else _Inputs(rows, new, mask.shape[2], self.device)
+            inputs.write(tokens, positions, mask, cache.known() if self._windows else None)
+            inputs.place(cache.lengths, slots, storage.capacity)
+            if small:
+                (logits, hidden), cut = self._run_captured(inputs, storage, span), slice(new - last if last else 0, new)
+            else:
+                (logits, hidden), cut = self._step(inputs, storage, span, last), slice(None)
+            # Copies: the next forward writes to the same place.
+            logits = self._fitted(logits[:rows, cut]).to(torch.float32, copy=True)
+            hidden = None if hidden is None else hidden[:rows, cut].clone()
+        cache.end()
+        return Scores(logits, hidden)
+
+    def _buffers(self, rows: int, new: int) -> _Inputs:
+        size = bucket(rows), bucket(new)
+        if size not in self._inputs:
+            self._inputs[size] = _Inputs(*size, WINDOW, self.device)
+        return self._inputs[size]
+
+    def _run_captured(self, inputs: _Inputs, storage: Storage, span: int) -> tuple[Tensor, Tensor | None]:
+        """A step of this size on this storage, captured the first time."""
+        if self._capture is None:
+            return self._step(inputs, storage, span)
+        size = (*inputs.tokens.shape, span)
+        if size not in storage.steps:
+            storage.steps[size] = self._capture(lambda: self._step(inputs, storage, span))
+        step: Step = storage.steps[size]
+        return step()
+
+    def _step(self, inputs: _Inputs, storage: Storage, span: int, last: int = 0) -> tuple[Tensor, Tensor | None]:
+        """One forward from what is in the buffers; it does the same for any values in them."""
+        # Always in the same mode, whatever the caller's is.
+        with torch.inference_mode(False), torch.no_grad():
+            rows, width = inputs.tokens.shape
+            lengths, slots = inputs.plan[:, 0], inputs.plan[:, 1:].reshape(-1)
+            tree = TreeMask(lengths, inputs.known, inputs.tree, span, self.dtype, inputs.positions)
+            write = storage.writer(slots, rows, span)
+            return self._run(inputs.tokens, inputs.positions, tree, write, span - width, last)
+
+
+class _Inputs:
+    """Inputs of one size, always in the same place.
+
+    Attributes:
+        tokens: [B, N] int64.
+        positions: [B, N] int64.
+        known: [B, W] int64. Positions of the pending entries and the new ones.
+        tree: [B, N, W] bool. Which of them each new token sees.
+        plan: [B, 1+N] int64. Committed entries of each row, then where its new ones go.
+    """
+
+    def __init__(self, rows: int, width: int, window: int, device: torch.device) -> None:
+        with torch.inference_mode(False):  # or they could not be written to outside of that mode
+            self.tokens, self.positions, self.known, self.plan = (
+                torch.zeros(rows, size, dtype=torch.int64, device=device) for size in (width, width, window, 1 + width)
+            )
+            self.tree = torch.zeros(rows, width, window, dtype=torch.bool, device=device)
+
+    def write(self, tokens: Tensor, positions: Tensor, mask: Tensor, known: Tensor | None) -> None:
+        """Copy what a forward is given; the padding keeps what is there, but sees nothing that is pending."""
+        rows, new, held = mask.shape
+        # Host memory is staged before the call returns, so that nobody has to wait.
+        self.tokens[:rows, :new].copy_(tokens, non_blocking=True)
+        self.positions[:rows, :new].copy_(positions)
+        if mask.shape != self.tree.shape:
+            self.tree.zero_()
+        self.tree[:rows, :new, :held].copy_(mask, non_blocking=True)
+        if known is not None:
+            self.known[:rows, :held].copy_(known)
+
+    def place(self, lengths: Tensor, slots: Tensor, capacity: int) -> None:
+        """Say where the new entries go; those of padding go to the slot that nobody reads.
+
+        Args:
+            lengths: [B] int64, on the CPU.
+            slots: [B, N] int64, on the CPU.
+            capacity: slots of a row.
+        """
+        rows, new = slots.shape
+        plan = torch.full(self.plan.shape, capacity)
+        plan[:rows, 1 : 1 + new] = slots
+        plan[:, 1:] += torch.arange(len(plan))[:, None] * (capacity + 1)
+        plan[:, 0] = 0
+        plan[:rows, 0] = lengths
+        self.plan.copy_(plan, non_blocking=True)
+
+
+def freeze(adapted: HFModel, capture: Callable[[Step], Step] | None = None) -> StaticModel:
+    """Let an adapted model read through fixed buffers, and prove that it still says the same.
+
+    Costs three short forwards of the model as it was, and one capture.
+
+    Args:
+        adapted: what `adapt` made.
+        capture: as in `StaticModel`.
+
+    Raises:
+        ModelError: its steps cannot be captured, or say something else then.
+    """
+    name = adapted.model.config.model_type
+    hint = "use `--backend torch`"
+    tokens = probe(int(adapted.model.get_input_embeddings().weight.shape[0]), adapted.device)
+    cache = adapted.new_cache(1)
+    with torch.inference_mode(False), torch.no_grad():
+        mask = torch.ones(1, 1, 1, dtype=torch.bool)
+        _, tree = adapted._read(tokens[:, :1], torch.zeros(1, 1, dtype=torch.int64), mask, cache)
+        expected = read_with_detours(adapted.forward, adapted.new_cache(1), tokens)
+        try:
+            model = StaticModel(adapted, cache.layers(), tree.windows, capture)
+            # Twice, so that the second time only what was captured runs.
+            found = [read_with_detours(model.forward, model.new_cache(1), tokens) for _ in range(2)]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a model's code does that cannot be captured
+            raise ModelError(f"a step of `{name}` models cannot be captured: {error}", hint=hint) from error
+    if max(distance(one, expected) for one in found) >= TOLERANCE[adapted.dtype]:
+        raise ModelError(f"`{name}` models do not say the same in static shapes", hint=hint)
+    return model

@@ -1,0 +1,136 @@
+"""On a device that is far away: nothing is mixed up, the text stays the same, and the host waits for it rarely."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from foretoken.draft.ahead import draft_ahead
+from foretoken.draft.model import ModelDrafter
+from foretoken.length.base import LengthPolicy
+from foretoken.registry import METHODS, find
+from foretoken.request import Request, Sampling
+from foretoken.shape.base import TreeShape
+from foretoken.types import Batch, Draft
+from tests.contract import methods
+from tests.contract.engine_law import engine_law
+from tests.contract.far import FarDevice, FarModel, far
+from tests.contract.law import exact_law
+from tests.contract.methods import Choice, Setup, choices, setups
+from tests.contract.outcomes import distance
+from tests.contract.table import TableModel, near, random_table
+
+TARGET = random_table(61, 6)
+DRAFT = near(TARGET, 62)
+WITH_MODEL = [choice for choice in choices("draft") if choice.type.uses_model]
+
+
+LENGTHS = [Choice(find("length", name)) for name in sorted(METHODS["length"])]
+SETUPS = list(setups(draft=WITH_MODEL[:1], length=LENGTHS))
+
+
+@pytest.fixture(autouse=True)
+def nets_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was trained for a model is where the model is."""
+    untrained = methods.untrained
+
+    def there(kind: Any, model: Any) -> Any:
+        net = untrained(kind, model)
+        for part in net.modules() if isinstance(model, FarModel) else ():
+            for held in (part._parameters, part._buffers):
+                held.update({name: far(one.data) for name, one in held.items() if one is not None})
+        return net
+
+    monkeypatch.setattr(methods, "untrained", there)
+
+
+def texts(setup: Setup, distant: bool, *requests: Request) -> list[list[int]]:
+    models = [TableModel(TARGET), TableModel(DRAFT)]
+    engine = setup.engine(*([FarModel(model) for model in models] if distant else models))
+    rows = engine.start(list(requests))
+    while engine.batch.rows:
+        engine.step()
+    return [row.output for row in rows]
+
+
+class Ahead(ModelDrafter):
+    """Drafts as it does on a device that is far away."""
+
+    def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
+        room = [min(row.room, most, max_nodes - 1) for row, most in zip(batch.rows, self.limits(batch), strict=True)]
+        certain = all(row.request.sampling.greedy(self.temperature) for row in batch.rows)
+        return draft_ahead(self, certain, batch, length, shape, room)
+
+
+AHEAD = [choice for choice in LENGTHS if not choice.type.looks]
+EXACT = list(setups(draft=[Choice(Ahead)], length=[*AHEAD, Choice(find("length", "fixed"), {"k": 2})]))
+EXACT = [setup for setup in EXACT if setup.accept.type.lossless]
+
+
+@pytest.mark.parametrize("stops", [(), (1,), (0, 2)])
+@pytest.mark.parametrize("setup", EXACT, ids=str)
+def test_drafting_ahead_is_exact(setup: Setup, stops: tuple[int, ...]) -> None:
+    target, draft = random_table(21, 3), near(random_table(21, 3), 22)
+    warm = Sampling() if setup.accept.type.greedy_only else Sampling(temperature=1.0)
+    request = Request((0, 2, 1), warm, 3, stop_token_ids=frozenset(stops))
+    neighbour = Request((2,), Sampling(), 6, stop_token_ids=frozenset(stops))
+    law = engine_law(setup, TableModel(target), TableModel(draft), request, [neighbour])
+    assert distance(law, exact_law(target, request)) < 1e-9
+
+
+@pytest.mark.parametrize("setup", SETUPS, ids=str)
+def test_texts_stay_the_same(setup: Setup) -> None:
+    warm = Sampling() if setup.accept.type.greedy_only else Sampling(temperature=1.0)
+    asked = [Request((0, 2), warm, 12, seed=1), Request((3, 1, 4), Sampling(), 9), Request((5,), warm, 15, seed=2)]
+    with FarDevice() as device:
+        found = texts(setup, True, *asked)
+    assert device.waits
+    assert not any(isinstance(token, Tensor) for text in found for token in text)
+    assert found == texts(setup, False, *asked)
+
+
+def waits(length: Choice, sampling: Sampling, drafter: Choice = WITH_MODEL[0]) -> list[list[str]]:
+    """What the host waits for in each of some steps, the first ones left out."""
+    setup = Setup(drafter, length, Choice(find("shape", "chain")), Choice(find("accept", "rejection")))
+    engine = setup.engine(FarModel(TableModel(TARGET)), FarModel(TableModel(DRAFT)))
+    steps = []
+    with FarDevice() as device:
+        engine.start([Request((0, 2), sampling, 40, seed=1, stop_token_ids=frozenset([6, 7]))])
+        for _ in range(5):
+            device.waits.clear()
+            engine.step()
+            steps.append(list(device.waits))
+    assert engine.batch.rows, "a step in which a request ends is another"
+    return steps[2:]
+
+
+@pytest.mark.parametrize("k", [0, 1, 4])
+def test_a_greedy_step_of_a_length_known_beforehand_waits_once(k: int) -> None:
+    for names in waits(Choice(find("length", "fixed"), {"k": k}), Sampling()):
+        assert names == ["cpu"]
+
+
+@pytest.mark.parametrize("length", AHEAD, ids=str)
+def test_so_does_every_policy_that_does_not_look(length: Choice) -> None:
+    for names in waits(length, Sampling()):
+        assert names == ["cpu"]
+
+
+def test_plain_decoding_waits_once() -> None:
+    for names in waits(Choice(find("length", "fixed")), Sampling(), Choice(find("draft", "none"))):
+        assert names == ["cpu"]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize(("name", "threshold"), [("confidence", 0.0), ("proxy", 1.0)])
+def test_a_policy_that_looks_waits_once_more_for_every_token(name: str, threshold: float, most: int) -> None:
+    for names in waits(Choice(find("length", name), {"threshold": threshold, "most": most}), Sampling()):
+        assert names == ["cpu"] * (most + 1)
+
+
+def test_a_sampled_step_waits_once_more_for_every_token_and_four_times_to_accept() -> None:
+    for k in (1, 3):
+        for names in waits(Choice(find("length", "fixed"), {"k": k}), Sampling(temperature=1.0)):
+            assert len(names) == k + 4, names
