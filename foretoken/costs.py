@@ -154,22 +154,32 @@ class _Drifting:
     def __init__(self, calibrated: Mapping[int, float]) -> None:
         self._calibrated = calibrated
         self.level = 1.0
+        self._count = 0
         self._all: deque[float] = deque(maxlen=4 * RECENT)
         self._at: dict[int, deque[float]] = {}
-        self._own: dict[int, float] = {}
+        self._known: dict[int, float] = {}
         self._base: dict[int, float] = {}
 
     def __call__(self, size: int) -> float:
-        return self._curve(size) * self.level * self._own.get(size, 1.0)
+        if size not in self._known:
+            self._known[size] = self._curve(size) * self.level * self._own(size)
+        return self._known[size]
 
     def observe(self, size: int, seconds: float, extra: float = 0.0) -> None:
         """Learn from a timing, of which `extra` seconds are something else's."""
         ratio = max(seconds - extra, seconds / 2) / self._curve(size)
         self._all.append(ratio)
-        self.level = median(self._all)
-        seen = self._at.setdefault(size, deque(maxlen=RECENT))
-        seen.append(ratio / self.level)
-        self._own[size] = 1 + (median(seen) - 1) * len(seen) / (len(seen) + RECENT)
+        self._count += 1
+        # One timing among so many changes little, and steps ask more often than they should wait for answers.
+        if self._count < RECENT or self._count % RECENT == 0:
+            self.level = median(self._all)
+            self._known.clear()
+        self._at.setdefault(size, deque(maxlen=RECENT)).append(ratio / self.level)
+
+    def _own(self, size: int) -> float:
+        """By which factor timings of that size are slower than all."""
+        seen = self._at.get(size, ())
+        return 1 + (median(seen) - 1) * len(seen) / (len(seen) + RECENT) if seen else 1.0
 
     def _curve(self, size: int) -> float:
         if size not in self._base:

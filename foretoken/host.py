@@ -10,9 +10,9 @@ from torch import Tensor
 
 def to_host(*tensors: Tensor) -> Sequence[Tensor]:
     """The same tensors on the CPU, all brought there in one copy."""
-    far = [one for one in tensors if one.device.type != "cpu"]
-    if not far:
+    if all(one.device.type == "cpu" for one in tensors):
         return tensors
+    far = [one for one in tensors if one.device.type != "cpu"]
     # float64 holds every id and every probability as it is.
     flat = torch.cat([one.reshape(-1).to(torch.float64) for one in far]).cpu()
     parts = iter(torch.split(flat, [one.numel() for one in far]))
@@ -21,4 +21,5 @@ def to_host(*tensors: Tensor) -> Sequence[Tensor]:
 
 def to_device(values: object, device: torch.device) -> Tensor:
     """A tensor of numbers on a device, without waiting for what is going on there."""
-    return torch.tensor(values).to(device, non_blocking=True)
+    made = torch.tensor(values)
+    return made if device.type == "cpu" else made.to(device, non_blocking=True)
