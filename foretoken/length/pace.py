@@ -72,20 +72,8 @@ class Pace:
     """
 
     __slots__ = (
-        *(
-            "_accepted",
-            "_before",
-            "_belief",
-            "_judged",
-            "_overall",
-            "_own",
-            "_reader",
-            "_scores",
-            "_seconds",
-            "_survival",
-            "_tries",
-        ),
-        "rest",
+        *("_accepted", "_before", "_belief", "_judged", "_overall", "_own"),
+        *("_reader", "_scores", "_seconds", "_survival", "_tries", "rest"),
     )
 
     def __init__(self, temperature: float, overall: Record) -> None:
