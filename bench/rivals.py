@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 Run = Callable[[list[int], int], int]  # token ids of a prompt, new tokens at most -> new tokens
-FIXED = range(1, 7)
+FIXED = range(2, 6)
 
 
 def foretoken(target: str, draft: str, device: str) -> dict[str, Run]:
@@ -36,7 +36,7 @@ def foretoken(target: str, draft: str, device: str) -> dict[str, Run]:
 
     def runner(variant: Any) -> Run:
         def run(ids: list[int], most: int) -> int:
-            request = foretoken.Request(ids, sampling, most, stop_token_ids=llm.target.stop_token_ids)
+            request = foretoken.Request(ids, sampling, most, stop_token_ids=llm.target.stop_token_ids, repeats=False)
             going = variant.run([request])
             for _ in going:
                 pass
