@@ -30,6 +30,7 @@ def test_the_version(run: Run) -> None:
 
 def test_the_package_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["foretoken", "--version"])
+    monkeypatch.delitem(sys.modules, "foretoken.__main__", raising=False)  # where another test has imported it
     with pytest.raises(SystemExit, match="0"):
         runpy.run_module("foretoken", run_name="__main__")
     assert capsys.readouterr().out == f"foretoken {foretoken.__version__}\n"
