@@ -93,7 +93,7 @@ def genai(target: str, draft: str, device: str) -> dict[str, Run]:
         return run
 
     runs = {"plain": runner(alone), "threshold:0.4": runner(both, assistant_confidence_threshold=0.4)}
-    return runs | {f"fixed:{k}": runner(both, num_assistant_tokens=k) for k in FIXED if k > 1}
+    return runs | {f"fixed:{k}": runner(both, num_assistant_tokens=k) for k in FIXED}
 
 
 TOOLS = {"foretoken": foretoken, "transformers": transformers, "genai": genai}

@@ -10,9 +10,9 @@ from torch import Tensor
 
 def to_host(*tensors: Tensor) -> Sequence[Tensor]:
     """The same tensors on the CPU, all brought there in one copy."""
-    if all(one.device.type == "cpu" for one in tensors):
-        return tensors
     far = [one for one in tensors if one.device.type != "cpu"]
+    if not far:
+        return tensors
     # float64 holds every id and every probability as it is.
     flat = torch.cat([one.reshape(-1).to(torch.float64) for one in far]).cpu()
     parts = iter(torch.split(flat, [one.numel() for one in far]))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from foretoken.host import to_device
 from foretoken.length.base import LengthPolicy
-from foretoken.sampling import distribution
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier
 
@@ -41,15 +40,9 @@ def draft_ahead(
         grow = (frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0))[:, 0]
         if not any(growing := grow.tolist()):
             break
-        scores = drafter.score(batch, tokens)
-        own = scores.logits[:, -1]  # [B, V]
-        if certain:
-            prob, token = own.softmax(1).max(1)
-        else:
-            q = distribution(scores.logits, batch.rows, lambda *_: None, drafter.temperature)[:, 0]
-            token = batch.draft_rng.pick(q, grow)
+        token, prob, q = drafter.draw(drafter.score(batch, tokens), certain, batch, grow, lambda *_: None)
+        if q is not None:
             laws.append(q)
-            prob = own.softmax(1).gather(1, token[:, None])[:, 0]
         tokens.append(token)
         probs.append(prob[:, None])
         cost = drafter.forwards(len(tokens) - 1)

@@ -16,7 +16,7 @@ from foretoken.draft.ahead import draft_ahead
 from foretoken.host import to_device, to_host
 from foretoken.length.base import LengthPolicy, Trained
 from foretoken.rng import check_usable
-from foretoken.sampling import distribution
+from foretoken.sampling import PathOf, distribution
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Scores, Verdict
 
@@ -109,6 +109,31 @@ class ChainDrafter(Drafter):
         """Draft forwards that `score` makes for the candidate at this depth (1 is the root's child)."""
         return 1
 
+    def draw(
+        self, scores: Scores, certain: bool, batch: Batch, grow: Tensor, path_of: PathOf
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Draw the next token of each row.
+
+        Args:
+            scores: of one node per row, as `score` returns them.
+            certain: whether every row takes the likeliest token.
+            batch: the rows.
+            grow: [B] bool, on the CPU. Rows that draft on; the others spend no randomness.
+            path_of: as `distribution` takes it.
+
+        Returns:
+            [B] int64. Tokens.
+            [B] float. The drafter's own probability of each, before any sampling parameter.
+            [B, V] float or None. What they were drawn from; None where every token is a point mass.
+        """
+        own = scores.logits[:, -1]  # [B, V]
+        if certain:
+            prob, token = own.softmax(1).max(1)
+            return token, prob, None
+        q = distribution(scores.logits, batch.rows, path_of, self.temperature)[:, 0]
+        token = batch.draft_rng.pick(q, grow)
+        return token, own.softmax(1).gather(1, token[:, None])[:, 0], q
+
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         rows, device = batch.rows, batch.device
         room = [min(row.room, max_nodes - 1, most) for row, most in zip(rows, self.limits(batch), strict=True)]
@@ -127,14 +152,9 @@ class ChainDrafter(Drafter):
             if not any(growing):
                 break
             scores = self.score(batch, tokens)
-            own = scores.logits[:, -1]  # [B, V]
-            if certain:
-                prob, token = own.softmax(1).max(1)
-            else:
-                q = distribution(scores.logits, rows, lambda b, _: paths[b], self.temperature)[:, 0]
-                token = batch.draft_rng.pick(q, grow)
+            token, prob, q = self.draw(scores, certain, batch, grow, lambda b, _: paths[b])
+            if q is not None:
                 laws.append(q if all(growing) else q * grow.to(device, non_blocking=True)[:, None])
-                prob = own.softmax(1).gather(1, token[:, None])[:, 0]
             tokens.append(token)
             prob, token = to_host(prob, token)
             if certain:
@@ -149,7 +169,7 @@ class ChainDrafter(Drafter):
                 ended = drawn in rows[b].request.stop_token_ids
                 going.append([drafting and not ended and len(paths[b]) < room[b]])
             hidden = None if scores.hidden is None else scores.hidden[:, -1:]
-            frontier = Frontier(frontier.depth + 1, probs[-1], own[:, None], hidden, torch.tensor(going))
+            frontier = Frontier(frontier.depth + 1, probs[-1], scores.logits[:, -1:], hidden, torch.tensor(going))
         if not any(paths):
             return Draft.root_only(tokens[0], Drawn.IID)
         law = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None

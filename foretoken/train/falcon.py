@@ -129,7 +129,6 @@ def loss(net: FalconHead, scores: Scores, ids: Tensor, scored: Tensor, share: fl
         ids: [R, N] int64. The texts.
         scored: [R, N] bool. Places whose next token belongs to the answer.
         share: of wrong tokens that are put right.
-        learning_rate: half of what heads take, which are shallower.
         feature: weight of the distance between states.
     """
     assert scores.hidden is not None, "torch hands out hidden states"
