@@ -44,6 +44,14 @@ class Rng(Protocol):
         """
         ...
 
+    def peek(self, count: int) -> Tensor:
+        """[B, count] float64, on the CPU. Numbers in [0, 1) that the next draws of each row will use; spends none."""
+        ...
+
+    def spend(self, counts: Sequence[int]) -> None:
+        """Drop so many of them per row: they were used."""
+        ...
+
 
 RngFactory = Callable[[list[Row], str], Rng]
 
@@ -60,9 +68,17 @@ class Stream:
 
     def next(self) -> float:
         """The next uniform number."""
-        if not self._block:
-            self._block = self._generator.random(self.BLOCK).tolist()[::-1]
+        self._fill(1)
         return self._block.pop()
+
+    def peek(self, count: int) -> list[float]:
+        """The next uniform numbers, which stay the next ones."""
+        self._fill(count)
+        return self._block[: -count - 1 : -1]
+
+    def _fill(self, count: int) -> None:
+        while len(self._block) < count:
+            self._block = self._generator.random(self.BLOCK).tolist()[::-1] + self._block
 
 
 class SeededRng:
@@ -72,25 +88,34 @@ class SeededRng:
         self._rows = rows
         self._purpose = purpose
 
-    def _uniform(self, row: int) -> float:
+    def _stream(self, row: int) -> Stream:
         memory = self._rows[row].memory
         key = (SeededRng, self._purpose)
         if key not in memory:
             memory[key] = Stream(self._rows[row].request.seed, self._purpose)
-        value: float = memory[key].next()
-        return value
+        stream: Stream = memory[key]
+        return stream
 
     def coin(self, prob: Tensor, active: Tensor) -> Tensor:
         wanted = active.reshape(len(active), -1).tolist()
         # An inactive entry gets a number that no probability exceeds.
-        uniform = [[self._uniform(b) if want else 2.0 for want in row] for b, row in enumerate(wanted)]
+        uniform = [[self._stream(b).next() if want else 2.0 for want in row] for b, row in enumerate(wanted)]
         drawn = torch.tensor(uniform, dtype=torch.float64).to(prob.device, non_blocking=True)
         return drawn.reshape(active.shape) < prob
 
     def pick(self, probs: Tensor, active: Tensor) -> Tensor:
         wanted = active.tolist()
-        token = draw(probs, [self._uniform(b) if want else 0.0 for b, want in enumerate(wanted)])
+        token = draw(probs, [self._stream(b).next() if want else 0.0 for b, want in enumerate(wanted)])
         return token if all(wanted) else token * active.to(token.device, non_blocking=True)
+
+    def peek(self, count: int) -> Tensor:
+        numbers = [self._stream(b).peek(count) for b in range(len(self._rows))]
+        return torch.tensor(numbers, dtype=torch.float64).reshape(-1, count)
+
+    def spend(self, counts: Sequence[int]) -> None:
+        for b, count in enumerate(counts):
+            for _ in range(count):
+                self._stream(b).next()
 
 
 def draw(probs: Tensor, uniforms: Sequence[float]) -> Tensor:

@@ -229,6 +229,25 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
+class Continuation:
+    """Tokens that a language model drew by itself, one after the other, and what it said of each.
+
+    Attributes:
+        tokens: [B, K] int64.
+        prob: [B, K] float. The model's own probability of each token, before any sampling parameter.
+        logits: [B, K, V] float32 or float64. What scored each token.
+        hidden: [B, K, H] float or None. Last hidden state behind `logits`.
+        q: [B, K, V] float or None. The law that each token was drawn from; None where it is a point mass.
+    """
+
+    tokens: Tensor
+    prob: Tensor
+    logits: Tensor
+    hidden: Tensor | None
+    q: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What an acceptance rule decided.
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from foretoken.types import Scores
+from foretoken.types import Continuation, Scores
 
 
 class KVCache(Protocol):
@@ -78,3 +78,44 @@ class LanguageModel(Protocol):
             Scores of the N (or `last`) tokens.
         """
         ...
+
+    def ahead(self, rows: int) -> int:
+        """How many tokens it can draw by itself for that many rows, in one go; 0 if it only scores."""
+        ...
+
+    def chain(
+        self,
+        tokens: Tensor,
+        at: Tensor,
+        cache: KVCache,
+        count: int,
+        temperature: float = 0.0,
+        uniforms: Tensor | None = None,
+    ) -> Continuation:
+        """Read the newest token of each row, draw the next ones, and read all of those but the last.
+
+        Adds `count` pending entries. Of the token before the newest one the cache may hold an entry, which is written
+        again, or none yet, where nothing is pending; then it is committed. So all rows read two tokens, always.
+
+        Args:
+            tokens: [B, 2] int64. The token before the newest one, and the newest.
+            at: [B] int64, on the CPU. Position of the newest one.
+            cache: the rows' cache.
+            count: K, from 1 to `ahead(B)`.
+            temperature: 0 takes the likeliest token each time.
+            uniforms: [B, K] float64, on the CPU, or None at temperature 0. Numbers in [0, 1): a token is the first one
+                whose cumulative probability is above its number.
+        """
+        ...
+
+
+class ScoresOnly:
+    """A part of the language models that draw nothing by themselves."""
+
+    def ahead(self, rows: int) -> int:
+        """None, for any number of rows."""
+        return 0
+
+    def chain(self, *args: Any, **options: Any) -> Continuation:
+        """Never called, since `ahead` is 0."""
+        raise NotImplementedError

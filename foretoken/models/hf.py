@@ -17,7 +17,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
 
 from foretoken.errors import ModelError
-from foretoken.models.base import KVCache
+from foretoken.models.base import KVCache, ScoresOnly
 from foretoken.models.cache import TensorCache
 from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
 from foretoken.types import Scores
@@ -177,7 +177,7 @@ class _Bridge(Cache):  # type: ignore[misc]  # the library is not typed
         return self._entries
 
 
-class HFModel:
+class HFModel(ScoresOnly):
     """A `transformers` causal language model behind the `LanguageModel` interface. Made by `adapt`.
 
     Cost per forward: one forward of the model; the cache is appended to in place and never copied.

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from foretoken.errors import ModelError
 from foretoken.models import threads
-from foretoken.models.base import KVCache
+from foretoken.models.base import KVCache, ScoresOnly
 from foretoken.models.openvino_graph import INSTEAD, facts_of
 from foretoken.models.openvino_pages import page
 from foretoken.models.openvino_weights import weight_bytes
@@ -48,7 +48,7 @@ def check_dtype(dtype: torch.dtype) -> None:
         )
 
 
-class OpenVINOModel:
+class OpenVINOModel(ScoresOnly):
     """A graph of `openvino_graph.trace` behind the `LanguageModel` interface.
 
     In float32 everything is float32, keys and values too (OpenVINO's own default keeps those in 8 bits). It uses as

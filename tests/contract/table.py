@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from foretoken.models.base import ScoresOnly
 from foretoken.models.cache import TensorCache
 from foretoken.types import Scores
 
@@ -73,7 +74,7 @@ def near(table: Table, seed: int, spread: float = 0.5) -> Table:
     return Table(table.logits + random_table(seed, table.vocab_size, spread).logits)
 
 
-class TableModel:
+class TableModel(ScoresOnly):
     """A `LanguageModel` in float64 that reads everything it knows back from a real `TensorCache`.
 
     Its keys are token ids and its values positions. What a token sees (the row's committed entries, and the pending
