@@ -49,4 +49,4 @@ def engine_law(
 
 def scripted(scripts: Sequence[Script]) -> RngFactory:
     """Random numbers for an engine whose requests have the indices of their scripts as seeds."""
-    return lambda rows, purpose: EveryOutcome(lambda b: scripts[rows[b].request.seed])
+    return lambda rows, purpose: EveryOutcome(lambda b: scripts[rows[b].request.seed], lambda: len(rows))

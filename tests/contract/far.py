@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foretoken.models.base import LanguageModel
+from foretoken.models.base import LanguageModel, ScoresOnly
 from foretoken.types import Scores
 
 DEVICE = torch.device("cuda", 0)
@@ -92,7 +92,7 @@ class FarDevice(TorchFunctionMode):
             return tree_map(placed, out)
 
 
-class FarModel:
+class FarModel(ScoresOnly):
     """A model there. Its forward waits for nothing, as that of the backend `graphs`."""
 
     device = DEVICE

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
+GRID = 4  # equally likely numbers that a uniform one is taken for
 
 
 class Script:
@@ -22,6 +23,7 @@ class Script:
     Attributes:
         prob: probability of the choices so far.
         others: scripts of the outcomes not taken here.
+        peeked: uniform numbers that were looked at and not spent.
     """
 
     def __init__(self, given: Sequence[int] = ()) -> None:
@@ -29,6 +31,7 @@ class Script:
         self._taken: list[int] = []
         self.prob = 1.0
         self.others: list[tuple[int, ...]] = []
+        self.peeked: list[float] = []
 
     def choose(self, weights: Sequence[float]) -> int:
         """Take one of the outcomes with positive probability."""
@@ -51,10 +54,11 @@ class EveryOutcome:
 
     Args:
         script_of: script of the row at an index of the batch.
+        rows: how many rows there are.
     """
 
-    def __init__(self, script_of: Callable[[int], Script]) -> None:
-        self._script_of = script_of
+    def __init__(self, script_of: Callable[[int], Script], rows: Callable[[], int] = lambda: 0) -> None:
+        self._script_of, self._rows = script_of, rows
 
     def coin(self, prob: Tensor, active: Tensor) -> Tensor:
         asked = prob.expand(active.shape)[active]
@@ -78,6 +82,20 @@ class EveryOutcome:
     def _draw(self, script: Script, probs: list[float]) -> int:
         whole = sum(probs)  # off by a rounding error in float32, which production takes out as well
         return script.choose([p / whole for p in probs])
+
+    def peek(self, count: int) -> Tensor:
+        """Numbers in the middle of GRID equal parts: only models whose probabilities are such parts are drawn from."""
+        numbers = []
+        for b in range(self._rows()):
+            script = self._script_of(b)
+            while len(script.peeked) < count:
+                script.peeked.append((script.choose([1 / GRID] * GRID) + 0.5) / GRID)
+            numbers.append(script.peeked[:count])
+        return torch.tensor(numbers, dtype=torch.float64)
+
+    def spend(self, counts: Sequence[int]) -> None:
+        for b, count in enumerate(counts):
+            del self._script_of(b).peeked[:count]
 
 
 def every_outcome(
