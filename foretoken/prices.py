@@ -33,13 +33,18 @@ class Prices:
         """Seconds of a step of plain decoding, after others of it."""
         return self.costs.plain_s(self.rows)
 
-    def step_s(self, drafted: int) -> float:
-        """Seconds of the next step if all rows draft so many tokens."""
+    def step_s(self, drafted: int, drawn: int = 0) -> float:
+        """Seconds of the next step if all rows draft so many tokens.
+
+        Args:
+            drafted: tokens per row.
+            drawn: how many are drawn in any case.
+        """
         read = self.rows * (drafted + 1)
-        if not drafted:
+        if not drafted and not drawn:
             return self.plain_s + self.costs.switch_s(read)
         verify = self.costs.verify_s(read) + self.costs.switch_s(read)
-        return self.costs.draft_s(self.rows, drafted) + verify
+        return self.costs.draft_s(self.rows, max(drafted, drawn)) + verify
 
     def back_s(self, drafted: int) -> float:
         """Seconds that the first plain step after such a one takes longer."""

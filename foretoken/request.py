@@ -66,6 +66,11 @@ class Sampling:
         """Whether scores are changed before temperature and cuts, so that another token may become the likeliest."""
         return self.looks_back or bool(self.logit_bias)
 
+    @property
+    def cuts(self) -> bool:
+        """Whether tokens are left out of the distribution for being unlikely."""
+        return (self.top_k, self.top_p, self.min_p) != (0, 1.0, 0.0)
+
     def greedy(self, temperature: float | None = None) -> bool:
         """Whether the token of the highest score is taken, so that no distribution has to be built.
 

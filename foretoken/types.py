@@ -206,6 +206,7 @@ class Frontier:
             root.
         hidden: [B, F, H] float or None. The drafter's last hidden state behind `logits`; None at the root.
         active: [B, F] bool. False in padding and where a row may not go deeper.
+        drawn: depth down to which tokens are drawn already, so that drawing them costs nothing more.
     """
 
     depth: Tensor
@@ -213,6 +214,7 @@ class Frontier:
     logits: Tensor | None
     hidden: Tensor | None
     active: Tensor
+    drawn: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,12 +32,15 @@ class Oracle(LengthPolicy):
         self._agreement = agreement
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+        return frontier.depth < torch.tensor(self._runs(batch), device=frontier.depth.device)[:, None]
+
+    def likely(self, batch: Batch, depth: int) -> int:
+        return max(self._runs(batch)) - depth
+
+    def _runs(self, batch: Batch) -> list[int]:
+        """How many tokens will be accepted of each row's draft."""
         known = [self._agreement[row.request.prompt][len(row.output) :] for row in batch.rows]
-        grow = [
-            [depth < len(ahead) and ahead[depth] for depth in depths]
-            for ahead, depths in zip(known, frontier.depth.tolist(), strict=True)
-        ]
-        return torch.tensor(grow, device=frontier.depth.device)
+        return [([*ahead, False]).index(False) for ahead in known]
 
 
 def foreseeable(llm: LLM, sampling: Sampling) -> bool:

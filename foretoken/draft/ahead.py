@@ -14,7 +14,7 @@ from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier
 
 if TYPE_CHECKING:
-    from foretoken.draft.base import ChainDrafter
+    from foretoken.draft.base import Candidate, ChainDrafter
 
 
 def draft_ahead(
@@ -34,22 +34,28 @@ def draft_ahead(
     """
     tokens, laws = [batch.roots], []
     probs = [torch.ones(len(room), 1, device=batch.device)]
+    ready: list[Candidate] = []
     depths, forwards, unseen = [0] * len(room), [0] * len(room), torch.ones(len(room), 1)
     while any(going := [depth < most for depth, most in zip(depths, room, strict=True)]):
         frontier = Frontier(torch.tensor(depths)[:, None], unseen, None, None, torch.tensor(going)[:, None])
         grow = (frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0))[:, 0]
         if not any(growing := grow.tolist()):
             break
-        token, prob, q = drafter.draw(drafter.score(batch, tokens), certain, batch, grow, lambda *_: None)
-        if q is not None:
-            laws.append(q)
-        tokens.append(token)
-        probs.append(prob[:, None])
-        cost = drafter.forwards(len(tokens) - 1)
+        if not ready:
+            likely = min(length.likely(batch, len(tokens) - 1), max(room) - len(tokens) + 1)
+            ready = drafter.candidates(batch, tokens, certain, grow, lambda *_: None, likely)[::-1]
+            cost = sum(drafter.forwards(len(tokens) + more) for more in range(len(ready)))
+            forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
+        one = ready.pop()
+        if one.peeked:
+            batch.draft_rng.spend(growing)
+        if one.q is not None:
+            laws.append(one.q)
+        tokens.append(one.token)
+        probs.append(one.prob[:, None])
         # A row that stopped before the others keeps its depth, and is not asked to grow again.
         room = [most if more else depth for most, depth, more in zip(room, depths, growing, strict=True)]
         depths = [depth + more for depth, more in zip(depths, growing, strict=True)]
-        forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
     if not any(depths):
         return Draft.root_only(tokens[0], Drawn.IID)
     return _chain(batch, torch.stack(tokens, 1), laws, torch.cat(probs, 1), depths, forwards)

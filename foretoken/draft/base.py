@@ -73,6 +73,25 @@ class Drafter(ABC):
         return costs
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The next token of each row.
+
+    Attributes:
+        token: [B] int64.
+        prob: [B] float. The drafter's own probability of it, before any sampling parameter.
+        q: [B, V] float or None. What it was drawn from; None where it is a point mass.
+        scores: behind it, of one node per row.
+        peeked: whether the random number it took is still to be spent.
+    """
+
+    token: Tensor
+    prob: Tensor
+    q: Tensor | None
+    scores: Scores
+    peeked: bool = False
+
+
 class ChainDrafter(Drafter):
     """Draws a chain token by token from laws of its own, until the length policy stops it.
 
@@ -109,30 +128,30 @@ class ChainDrafter(Drafter):
         """Draft forwards that `score` makes for the candidate at this depth (1 is the root's child)."""
         return 1
 
-    def draw(
-        self, scores: Scores, certain: bool, batch: Batch, grow: Tensor, path_of: PathOf
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Draw the next token of each row.
+    def candidates(
+        self, batch: Batch, tokens: list[Tensor], certain: bool, grow: Tensor, path_of: PathOf, likely: int
+    ) -> list[Candidate]:
+        """Draw the next token of each row; a drafter that gets several at once for less may draw more.
 
         Args:
-            scores: of one node per row, as `score` returns them.
-            certain: whether every row takes the likeliest token.
             batch: the rows.
+            tokens: as `score` takes them.
+            certain: whether every row takes the likeliest token.
             grow: [B] bool, on the CPU. Rows that draft on; the others spend no randomness.
             path_of: as `distribution` takes it.
+            likely: how many may be wanted; never more are drawn.
 
         Returns:
-            [B] int64. Tokens.
-            [B] float. The drafter's own probability of each, before any sampling parameter.
-            [B, V] float or None. What they were drawn from; None where every token is a point mass.
+            One or more, depth by depth.
         """
+        scores = self.score(batch, tokens)
         own = scores.logits[:, -1]  # [B, V]
         if certain:
             prob, token = own.softmax(1).max(1)
-            return token, prob, None
+            return [Candidate(token, prob, None, scores)]
         q = distribution(scores.logits, batch.rows, path_of, self.temperature)[:, 0]
         token = batch.draft_rng.pick(q, grow)
-        return token, own.softmax(1).gather(1, token[:, None])[:, 0], q
+        return [Candidate(token, own.softmax(1).gather(1, token[:, None])[:, 0], q, scores)]
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         rows, device = batch.rows, batch.device
@@ -146,30 +165,38 @@ class ChainDrafter(Drafter):
         forwards, going = [0] * len(rows), [[most > 0] for most in room]
         depth = torch.zeros(len(rows), 1, dtype=torch.int64)
         frontier = Frontier(depth, probs[0], None, None, torch.tensor(going))
+        ready: list[Candidate] = []  # drawn, but not looked at yet; the next one last
         while any(one for (one,) in going):
             grow = (frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0))[:, 0]
             growing = grow.tolist()
             if not any(growing):
                 break
-            scores = self.score(batch, tokens)
-            token, prob, q = self.draw(scores, certain, batch, grow, lambda b, _: paths[b])
-            if q is not None:
-                laws.append(q if all(growing) else q * grow.to(device, non_blocking=True)[:, None])
-            tokens.append(token)
-            prob, token = to_host(prob, token)
+            if not ready:
+                likely = min(length.likely(batch, len(tokens) - 1), max(room) - len(tokens) + 1)
+                ready = self.candidates(batch, tokens, certain, grow, lambda b, _: paths[b], likely)[::-1]
+                cost = sum(self.forwards(len(tokens) + more) for more in range(len(ready)))
+                forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
+            one = ready.pop()
+            if one.peeked:
+                batch.draft_rng.spend(growing)
+            if one.q is not None:
+                laws.append(one.q if all(growing) else one.q * grow.to(device, non_blocking=True)[:, None])
+            tokens.append(one.token)
+            prob, token = to_host(one.prob, one.token)
             if certain:
                 check_usable([one for one, more in zip(prob.tolist(), growing, strict=True) if more])
             probs.append(prob[:, None])
-            going, cost = [], self.forwards(len(tokens) - 1)
-            for b, (drawn, drafting) in enumerate(zip(token.tolist(), growing, strict=True)):
+            going = []
+            for b, (chosen, drafting) in enumerate(zip(token.tolist(), growing, strict=True)):
                 if drafting:
-                    paths[b].append(drawn)
-                    forwards[b] += cost
+                    paths[b].append(chosen)
                 # Nothing may follow an end-of-sequence token, so drafting stops there.
-                ended = drawn in rows[b].request.stop_token_ids
+                ended = chosen in rows[b].request.stop_token_ids
                 going.append([drafting and not ended and len(paths[b]) < room[b]])
-            hidden = None if scores.hidden is None else scores.hidden[:, -1:]
-            frontier = Frontier(frontier.depth + 1, probs[-1], scores.logits[:, -1:], hidden, torch.tensor(going))
+            logits, hidden = one.scores.logits[:, -1:], one.scores.hidden
+            hidden = None if hidden is None else hidden[:, -1:]
+            drawn = len(tokens) - 1 + len(ready)
+            frontier = Frontier(frontier.depth + 1, probs[-1], logits, hidden, torch.tensor(going), drawn)
         if not any(paths):
             return Draft.root_only(tokens[0], Drawn.IID)
         law = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None

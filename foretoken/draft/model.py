@@ -9,17 +9,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretoken.draft.base import ChainDrafter
+from foretoken.draft.base import Candidate, ChainDrafter
 from foretoken.errors import ConfigError
+from foretoken.length.base import LengthPolicy
 from foretoken.models.base import LanguageModel
 from foretoken.models.prefill import prefill
-from foretoken.types import Batch, Draft, Row, Scores, Verdict
+from foretoken.sampling import PathOf
+from foretoken.shape.base import TreeShape
+from foretoken.types import Batch, Draft, Row, Scores, Verdict, swap_remove
 
 
 class ModelDrafter(ChainDrafter):
     """Sample from a draft model until the length policy stops.
 
-    Its cache holds what it has read of the committed tokens, and catches up in the first forward of the next draft.
+    Its cache holds what it has read of the committed tokens, and catches up in the first forward of the next draft. A
+    model that can go on by itself is let draw several tokens at once where temperature alone shapes its law.
 
     Reference: Leviathan et al. 2023, https://arxiv.org/abs/2211.17192. Cost per step: one draft forward per drafted
     token.
@@ -48,24 +52,88 @@ class ModelDrafter(ChainDrafter):
         self.temperature = (config or ModelDrafter.Config()).temperature
         self._model = model
         self._cache = model.new_cache(0)
+        self._waiting: list[Row] = []  # the last rows of the batch, of which nothing was read yet
+        self._rooted = 0  # 1 if the root is pending, before what was drafted
 
     def start(self, rows: list[Row], hidden: list[Tensor | None]) -> None:
-        self._cache.extend(prefill(self._model, [row.tokens[:-1][: self._model.max_length] for row in rows]))
+        # Where nothing is ever drafted, nothing needs to be read.
+        self._waiting += rows
+
+    def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
+        self._read_waiting()
+        return super().draft(batch, length, shape, max_nodes)
 
     def release(self, rows: Iterable[int]) -> None:
-        self._cache.release(rows)
+        if len(self._cache.lengths):
+            self._read_waiting()  # or the others' places would differ from those in the batch
+            self._cache.release(rows)
+        elif self._waiting:
+            gone = set(rows)
+            for to, source in swap_remove(len(self._waiting), gone):
+                self._waiting[to] = self._waiting[source]
+            del self._waiting[len(self._waiting) - len(gone) :]
 
     def limits(self, batch: Batch) -> list[int]:
         return [self._model.max_length - len(row.tokens) for row in batch.rows]
 
     def score(self, batch: Batch, tokens: list[Tensor]) -> Scores:
-        return self._read_committed(batch) if len(tokens) == 1 else self._read(tokens[-1], len(tokens) - 1)
+        if len(tokens) > 1:
+            return self._read(tokens[-1])
+        self._rooted = 0
+        return self._read_committed(batch)
 
-    def _read_committed(self, batch: Batch) -> Scores:
-        """Read the committed tokens the draft has not seen, the root last, and commit them here too."""
+    def candidates(
+        self, batch: Batch, tokens: list[Tensor], certain: bool, grow: Tensor, path_of: PathOf, likely: int
+    ) -> list[Candidate]:
+        count = min(likely, self._model.ahead(len(batch.rows)))
+        warmth = self._warmth(batch)
+        if count < 1 or warmth is None or not all(grow.tolist()) or min(len(row.tokens) for row in batch.rows) < 2:
+            return super().candidates(batch, tokens, certain, grow, path_of, likely)
+        at = torch.tensor([len(row.tokens) + len(tokens) - 2 for row in batch.rows])
+        if len(tokens) == 1:
+            self._rooted = 1
+            if int((at - self._cache.lengths).max()) > 1:
+                self._read_committed(batch, leave=2)
+            before = torch.tensor([row.tokens[-2] for row in batch.rows]).to(tokens[0].device, non_blocking=True)
+        else:
+            before = tokens[-2]
+        uniforms = batch.draft_rng.peek(count) if warmth else None
+        drawn = self._model.chain(torch.stack([before, tokens[-1]], 1), at, self._cache, count, warmth, uniforms)
+        laws = [None] * count if drawn.q is None else drawn.q.unbind(1)
+        return [
+            Candidate(
+                drawn.tokens[:, i],
+                drawn.prob[:, i],
+                laws[i],
+                Scores(drawn.logits[:, i : i + 1], None if drawn.hidden is None else drawn.hidden[:, i : i + 1]),
+                peeked=warmth > 0,
+            )
+            for i in range(count)
+        ]
+
+    def _warmth(self, batch: Batch) -> float | None:
+        """The temperature of all rows, if nothing else changes what the draft says."""
+        asked = [row.request.sampling for row in batch.rows]
+        warmths = {one.temperature if self.temperature is None else self.temperature for one in asked}
+        plain = len(warmths) == 1 and not any(one.edits for one in asked)
+        # A cut changes nothing about the likeliest token.
+        return warmths.pop() if plain and (warmths == {0.0} or not any(one.cuts for one in asked)) else None
+
+    def _read_waiting(self) -> None:
+        """Read the prompts of rows that joined, now that drafting is wanted."""
+        if self._waiting:
+            texts = [row.tokens[:-1][: self._model.max_length] for row in self._waiting]
+            self._cache.extend(prefill(self._model, texts))
+            self._waiting.clear()
+
+    def _read_committed(self, batch: Batch, leave: int = 0) -> Scores:
+        """Read the committed tokens the draft has not seen, all but the last `leave`, and commit them here too."""
         # A row that outgrew the draft's context is left alone: nothing more of it is read.
         end = self._model.max_length
-        behind = [row.tokens[seen:end] for row, seen in zip(batch.rows, self._cache.lengths.tolist(), strict=True)]
+        behind = [
+            row.tokens[seen : min(len(row.tokens) - leave, end)]
+            for row, seen in zip(batch.rows, self._cache.lengths.tolist(), strict=True)
+        ]
         width = max(map(len, behind))
         # Padded on the left, so that the last column is the root in every row.
         tokens = torch.tensor([[0] * (width - len(new)) + new for new in behind])
@@ -78,14 +146,15 @@ class ModelDrafter(ChainDrafter):
         self._cache.commit(spare + column, width - spare[:, 0])
         return scores
 
-    def _read(self, tokens: Tensor, depth: int) -> Scores:
+    def _read(self, tokens: Tensor) -> Scores:
         """Read one drafted token per row; the cache holds all the drafted tokens before it."""
-        mask = torch.ones(len(tokens), 1, depth, dtype=torch.bool)
-        positions = (self._cache.lengths[:, None] + (depth - 1)).clamp_max(self._model.max_length - 1)
+        pending = self._cache.pending
+        mask = torch.ones(len(tokens), 1, pending + 1, dtype=torch.bool)
+        positions = (self._cache.lengths[:, None] + pending).clamp_max(self._model.max_length - 1)
         return self._model.forward(tokens[:, None], positions, mask, self._cache)
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
-        # The last drafted token was never read, so a full acceptance leaves two tokens to catch up with.
+        # The last drafted token is not kept, and mostly was not read, so a full acceptance leaves two to catch up with.
         if self._cache.pending:
-            kept = torch.minimum(verdict.counts, (draft.sizes - 2).clamp_min(0))
+            kept = torch.minimum(verdict.counts, (draft.sizes - 2).clamp_min(0)) + self._rooted
             self._cache.commit(torch.arange(self._cache.pending).expand(len(kept), -1), kept)

@@ -70,6 +70,9 @@ class Bandit(LengthPolicy):
         lengths = torch.tensor([one.chosen for one in arms], device=frontier.depth.device)
         return frontier.depth < lengths[:, None]
 
+    def likely(self, batch: Batch, depth: int) -> int:
+        return max(self._arms(row).chosen for row in batch.rows) - depth
+
     def _arms(self, row: Row) -> Arms:
         if self not in row.memory:
             row.memory[self] = ALGORITHMS[self._config.algorithm](self._config)

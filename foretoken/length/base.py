@@ -13,6 +13,8 @@ from torch import Tensor
 from foretoken.errors import ConfigError
 from foretoken.types import Batch, Draft, Frontier, Verdict
 
+LIKELY = 3  # what verification reads for next to nothing beside the root
+
 
 class Trained(Protocol):
     """Something trained for one model and kept in a file.
@@ -79,6 +81,13 @@ class LengthPolicy(ABC):
         Returns:
             [B, F] bool, on the CPU. Whether to go deeper here; entries that are not active are ignored.
         """
+
+    def likely(self, batch: Batch, depth: int) -> int:
+        """How many more tokens may be wanted at this depth, for drafters that draw several for the time of one.
+
+        A guess: whatever is drawn, `grow` decides token by token what is kept. Asked after `grow` wanted one.
+        """
+        return LIKELY
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:  # noqa: B027 - most policies do not learn
         """Learn from a finished step; called before finished rows leave the batch."""

@@ -37,3 +37,6 @@ class Fixed(LengthPolicy):
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         return frontier.depth < self.config.k
+
+    def likely(self, batch: Batch, depth: int) -> int:
+        return self.config.k - depth

@@ -44,8 +44,13 @@ class Heuristic(LengthPolicy):
         self.config = config or self.Config()
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        lengths = [row.memory.get(self, self.config.start) for row in batch.rows]
-        return frontier.depth < torch.tensor(lengths, device=frontier.depth.device)[:, None]
+        return frontier.depth < torch.tensor(self._lengths(batch), device=frontier.depth.device)[:, None]
+
+    def likely(self, batch: Batch, depth: int) -> int:
+        return max(self._lengths(batch)) - depth
+
+    def _lengths(self, batch: Batch) -> list[int]:
+        return [row.memory.get(self, self.config.start) for row in batch.rows]
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
         drafted = (draft.sizes - 1).tolist()

@@ -72,7 +72,7 @@ class Pace:
     """
 
     __slots__ = (
-        *("_accepted", "_before", "_belief", "_judged", "_overall", "_own"),
+        *("_accepted", "_before", "_belief", "_drawn", "_judged", "_overall", "_own"),
         *("_reader", "_scores", "_seconds", "_survival", "_tries", "rest"),
     )
 
@@ -84,6 +84,7 @@ class Pace:
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
         self._survival = 1.0  # chance that all candidates so far are accepted
         self._seconds: list[float] = []  # of the coming step, by candidates
+        self._drawn = 0  # candidates of it that are drawn already
         self._own, self._overall = Record(), overall
         self._own.steps = START * overall.steps / overall.tokens
         self.rest = 0 if overall.pays else overall.rest
@@ -98,7 +99,12 @@ class Pace:
         self._fade()
 
     def goes_on(
-        self, depth: int, prob: float, price: Prices, read: Callable[[float], float | None] = lambda prob: None
+        self,
+        depth: int,
+        prob: float,
+        price: Prices,
+        read: Callable[[float], float | None] = lambda prob: None,
+        drawn: int = 0,
     ) -> bool:
         """Whether one more candidate is worth its cost.
 
@@ -107,7 +113,10 @@ class Pace:
             prob: the draft's probability of the newest one.
             price: of drafting.
             read: asks the head about the candidate before it, given its probability.
+            drawn: candidates that are drawn already.
         """
+        if drawn != self._drawn:
+            self._drawn, self._seconds = drawn, []
         if depth == 0:
             self._survival, self._scores, self._seconds = 1.0, {}, []
             if self.rest:  # while other rows draft
@@ -124,9 +133,23 @@ class Pace:
             worth *= better
         return worth > 1
 
+    def likely(self, depth: int, price: Prices) -> int:
+        """How many more candidates pay most, by what was accepted so far, out of a few."""
+        pace, chance = self._token_s(price), self._accepted / self._judged
+        here, gains = self._step_s(depth, price), []
+        tokens = 0.0
+        for more in range(1, AHEAD + 1):
+            tokens += chance**more
+            gains.append(tokens * pace - (self._step_s(depth + more, price) - here) * price.share)
+        return 1 + gains.index(max(gains))
+
+    def _token_s(self, price: Prices) -> float:
+        """Seconds per token; plain decoding is always to be had."""
+        return min(self._own.steps / self._own.tokens, 1.0) * price.plain_s
+
     def _worth(self, depth: int, price: Prices) -> float:
         """Expected gain over cost of going on, if all candidates so far are accepted: the best of a few lengths."""
-        pace = min(self._own.steps / self._own.tokens, 1.0) * price.plain_s  # plain decoding is always to be had
+        pace = self._token_s(price)
         chance, tokens, best = self._accepted / self._judged, 0.0, 0.0
         here = self._step_s(depth, price)
         for more in range(1, AHEAD + 1):
@@ -140,7 +163,7 @@ class Pace:
     def _step_s(self, drafted: int, price: Prices) -> float:
         """Seconds of a step, asked once in each: a decision takes its time before every token."""
         while len(self._seconds) <= drafted:
-            self._seconds.append(price.step_s(len(self._seconds)))
+            self._seconds.append(price.step_s(len(self._seconds), self._drawn))
         return self._seconds[drafted]
 
     def observe(self, probs: list[float], accepted: int, price: Prices) -> None:

@@ -83,11 +83,19 @@ class Renewal(LengthPolicy):
             active[b]
             and depths[b] < self.config.most
             and self._pace(row).goes_on(
-                depths[b], probs[b], self._prices(row, batch, drafting), partial(self._read, frontier, b, row)
+                depths[b],
+                probs[b],
+                self._prices(row, batch, drafting),
+                partial(self._read, frontier, b, row),
+                frontier.drawn,
             )
             for b, row in enumerate(batch.rows)
         ]
         return torch.tensor(wanted, device=frontier.depth.device)[:, None]
+
+    def likely(self, batch: Batch, depth: int) -> int:
+        most = max(self._pace(row).likely(depth, self._prices(row, batch, len(batch.rows))) for row in batch.rows)
+        return min(most, self.config.most - depth)
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
         if draft.prob is None:

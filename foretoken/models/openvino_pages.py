@@ -32,17 +32,17 @@ def page(graph: ov.Model, dtype: ov.Type) -> None:
     """Replace the marks by paged attention over caches of that type, as inputs `key.N` and `value.N`."""
     nodes = {node.get_friendly_name(): node for node in graph.get_ordered_ops()}
     shared = {
-        name: _parameter(name, shape, ov.Type.u8 if name == "tree" else ov.Type.i32) for name, shape in SHARED.items()
+        name: parameter(name, shape, ov.Type.u8 if name == "tree" else ov.Type.i32) for name, shape in SHARED.items()
     }
     added = list(shared.values())
     for number, heads, key_dim, value_dim, scale in facts_of(graph).layers:
-        key = _parameter(f"key.{number}", [-1, heads, BLOCK, key_dim], dtype)
-        value = _parameter(f"value.{number}", [-1, heads, BLOCK, value_dim], dtype)
+        key = parameter(f"key.{number}", [-1, heads, BLOCK, key_dim], dtype)
+        value = parameter(f"value.{number}", [-1, heads, BLOCK, value_dim], dtype)
         added += [key, value]
         mark = nodes[f"attention.{number}"]
         inputs = [*mark.input_value(0).get_node().input_values(), key.output(0), value.output(0)]
         inputs += [shared[name].output(0) for name in ("past", "begins", "blocks", "block_begins")]
-        inputs += [_constant(np.float32(scale)), _constant(np.int32(0)), _constant(np.zeros(0, np.float32))]
+        inputs += [constant(np.float32(scale)), constant(np.int32(0)), constant(np.zeros(0, np.float32))]
         inputs += [shared["longest"].output(0), *_unused()]
         inputs += [shared["tree"].output(0), shared["tree_begins"].output(0)]
         attention = PagedAttention(inputs)
@@ -65,23 +65,25 @@ def _settle_precision(graph: ov.Model) -> None:
     result = graph.get_results()[1]
     hidden = result.input_value(0)
     small, whole = np.array([0, -1, 8]), np.array([0, 1, hidden.partial_shape[2].get_length()])
-    parts = op.reshape(hidden, _constant(small), True)
-    same = op.matmul(parts, _constant(np.eye(8, dtype=np.float32)), False, False)
-    result.input(0).replace_source_output(op.reshape(same, _constant(whole), True).output(0))
+    parts = op.reshape(hidden, constant(small), True)
+    same = op.matmul(parts, constant(np.eye(8, dtype=np.float32)), False, False)
+    result.input(0).replace_source_output(op.reshape(same, constant(whole), True).output(0))
 
 
 def _unused() -> list[Any]:
     """Inputs that we have no use for: scores, rotation, sparsity, sinks, eviction, token types."""
     none, nothing, zero = np.zeros(0, np.int32), np.zeros(0, np.float32), np.int32(0)
     given = [none, none, none, nothing, nothing, np.int32(64), np.int32(8), nothing, zero, none, none, none, none]
-    return [_constant(value) for value in given]
+    return [constant(value) for value in given]
 
 
-def _constant(value: Any) -> Any:
+def constant(value: Any) -> Any:
+    """A value in a graph."""
     return op.constant(value).output(0)
 
 
-def _parameter(name: str, shape: list[int], dtype: ov.Type) -> Any:
-    parameter = op.parameter(shape, dtype, name=name)
-    parameter.output(0).get_tensor().set_names({name})
-    return parameter
+def parameter(name: str, shape: list[int], dtype: ov.Type) -> Any:
+    """An input of a graph, known by its name."""
+    made = op.parameter(shape, dtype, name=name)
+    made.output(0).get_tensor().set_names({name})
+    return made

@@ -19,8 +19,9 @@ from transformers import PreTrainedModel
 
 from foretoken import __version__
 from foretoken.errors import ModelError
-from foretoken.models.openvino import OpenVINOModel, check_dtype, core
+from foretoken.models.openvino import OpenVINOModel
 from foretoken.models.openvino_graph import INSTEAD, append_tokens, check_config, trace
+from foretoken.models.openvino_run import check_dtype, core
 from foretoken.models.openvino_weights import pack, round_weights, shorten
 from foretoken.models.proof import expect, says_the_same
 from foretoken.models.store import check_space, first_line, home, keep, tidy

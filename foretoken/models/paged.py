@@ -94,7 +94,7 @@ class PagedCache:
                 raise ValueError("a token can only see tokens that come before it")
         counts = self.lengths.numpy() + past
         longest = int(counts.max(initial=0)) + width
-        blocks, begins = self._reserve(counts + width, longest)
+        blocks, begins = self._reserve(counts + width)
         return Reading(tokens.numpy(), positions.numpy(), width, tree, counts, blocks, begins, longest)
 
     def end(self) -> None:
@@ -102,6 +102,25 @@ class PagedCache:
         assert self._next is not None
         self.pending += self._next[0].shape[1]
         self._held.append(self._next)
+
+    def begin_chain(self, tokens: Tensor, at: Tensor, count: int) -> Reading:
+        """Make room for so many new entries, of which only the first token is known (see `LanguageModel.chain`)."""
+        missing = (at - self.lengths).numpy() - self.pending
+        if not ((missing == 0) | (missing == (self.pending == 0))).all():
+            raise ValueError("a chain begins where the cache ends, or one token behind that")
+        past = at.numpy() - 1
+        blocks, begins = self._reserve(past + 1 + count)
+        positions = np.stack([past, past + 1], 1)
+        return Reading(tokens.numpy(), positions, 2, None, past, blocks, begins, int(past.max()) + 2)
+
+    def end_chain(self, tokens: Tensor, at: Tensor) -> None:
+        """A chain is done: these tokens, [B, K] int64, are pending, and everything before them is in the cache."""
+        count = tokens.shape[1]
+        if not self.pending:
+            self.lengths = at.clone()
+        seen = np.broadcast_to(_causal(count, self.pending), (len(tokens), count, self.pending + count))
+        self._held.append((tokens, at[:, None] + torch.arange(count), seen))
+        self.pending += count
 
     def commit(self, nodes: Tensor, counts: Tensor) -> None:
         """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""
@@ -157,7 +176,7 @@ class PagedCache:
     def _place(self, row: int, slot: int) -> tuple[int, int]:
         return self._tables[row][slot // BLOCK], slot % BLOCK
 
-    def _reserve(self, counts: Any, longest: int) -> tuple[Any, Any]:
+    def _reserve(self, counts: Any) -> tuple[Any, Any]:
         """The rows' tables, one after the other, and where each begins, with room for so many entries per row."""
         for table, count in zip(self._tables, counts.tolist(), strict=True):
             while len(table) * BLOCK < count:

@@ -91,8 +91,36 @@ def says_the_same(model: Any, proof: dict[str, Tensor]) -> bool:
     found = read_with_detours(model.forward, model.new_cache(1), probe(model.readable))
     far = proof["far"]
     size = far.shape[1]
-    mask = torch.ones(1, size, size, dtype=torch.bool).tril()
     places = torch.arange(model.max_length - size, model.max_length)[None]
-    there = model.forward(far, places, mask, model.new_cache(1), last=proof["there"].shape[1]).logits
+    there = model.forward(far, places, _causal(size), model.new_cache(1), last=proof["there"].shape[1]).logits
     worst = max(distance(found, proof["near"]), distance(there, proof["there"]))
     return worst < TOLERANCE[model.dtype]
+
+
+def goes_on_the_same(model: Any, count: int) -> bool:
+    """Whether a model that draws tokens by itself scores them as its forwards do, the entries it wrote included.
+
+    Args:
+        model: with `readable` and `dtype`.
+        count: tokens to draw.
+    """
+    tokens = probe(model.readable)
+    read = tokens.shape[1]
+    cache = model.new_cache(1)
+    model.forward(tokens[:, :-2], torch.arange(read - 2)[None], _causal(read - 2), cache)
+    cache.commit(torch.arange(read - 2)[None], torch.tensor([read - 2]))
+    drawn = model.chain(tokens[:, -2:], torch.tensor([read - 1]), cache, count)
+    after = model.forward(
+        drawn.tokens[:, -1:], torch.tensor([[read + count - 1]]), torch.ones(1, 1, count + 1, dtype=torch.bool), cache
+    )
+    text = torch.cat([tokens, drawn.tokens], 1)
+    expected = model.forward(
+        text, torch.arange(read + count)[None], _causal(read + count), model.new_cache(1), last=count + 1
+    )
+    found = torch.cat([drawn.logits, after.logits], 1)
+    return distance(found, expected.logits) < TOLERANCE[model.dtype]
+
+
+def _causal(size: int) -> Tensor:
+    """[1, N, N] bool. Each token sees itself and everything before it."""
+    return torch.ones(1, size, size, dtype=torch.bool).tril()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from statistics import median
 from time import perf_counter
@@ -16,7 +17,7 @@ from foretoken.models.prefill import prefill
 
 CONTEXT = 64  # tokens in the cache
 SIZES = (1, 2, 4, 5, 8, 9, 16)
-MANY = 4  # draft forwards in a row
+MANY = 4  # tokens drafted in a row
 BUDGET_S = 0.5
 ROUNDS = 9  # more of them change little
 
@@ -60,7 +61,8 @@ def _round(
             yield what, size, forwards_s(target, size, caches[0])
         if draft:
             count = (1, MANY)[index % 2]
-            yield "draft", count, forwards_s(draft, 1, caches[1], count)
+            drafted_s = chain_s if draft.ahead(1) >= count else partial(forwards_s, size=1)
+            yield "draft", count, drafted_s(draft, cache=caches[1], count=count)
 
 
 @torch.inference_mode()
@@ -74,5 +76,21 @@ def forwards_s(model: LanguageModel, size: int, cache: KVCache, count: int = 1) 
         scores = model.forward(torch.zeros(1, size, dtype=torch.int64), positions, mask, cache)
         scores.logits[0, 0, 0].item()  # waits for the device
     took = perf_counter() - begin
-    cache.commit(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    _forget(cache)
     return took
+
+
+@torch.inference_mode()
+def chain_s(model: LanguageModel, cache: KVCache, count: int) -> float:
+    """Seconds in which a model draws so many tokens by itself, which are forgotten again."""
+    begin = perf_counter()
+    drawn = model.chain(torch.zeros(1, 2, dtype=torch.int64), torch.tensor([CONTEXT]), cache, count)
+    drawn.tokens[0, -1].item()  # waits for the device
+    took = perf_counter() - begin
+    _forget(cache)
+    return took
+
+
+def _forget(cache: KVCache) -> None:
+    """Drop what is pending in a cache of one row."""
+    cache.commit(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))

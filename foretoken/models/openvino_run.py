@@ -1,0 +1,129 @@
+"""Graphs that OpenVINO is ready to run, and what they are given."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+
+from foretoken.errors import ModelError
+from foretoken.models import threads
+from foretoken.models.openvino_graph import INSTEAD
+from foretoken.models.paged import Reading
+
+TYPES = {torch.float32: ov.Type.f32, torch.bfloat16: ov.Type.bf16}
+
+
+@functools.cache
+def core() -> Any:
+    """OpenVINO, started once."""
+    return ov.Core()
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Refuse what this machine would quietly compute in another precision.
+
+    Raises:
+        ModelError: OpenVINO does not compute in that dtype here.
+    """
+    capable = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if dtype not in TYPES or (dtype == torch.bfloat16 and "BF16" not in capable):
+        name = str(dtype).removeprefix("torch.")
+        raise ModelError(
+            f"OpenVINO does not compute in {name} on this CPU", hint=f"use `--dtype float32`, or {INSTEAD}"
+        )
+
+
+class Compiled:
+    """A graph that is ready to run, and what it was given last.
+
+    Args:
+        graph: as `page` or `unroll` leaves it; is changed where a size is given.
+        dtype: of arithmetic and of keys and values.
+        size: inputs of the one size that it takes, of one row; None takes any.
+
+    Attributes:
+        compiled: what OpenVINO made of it.
+    """
+
+    def __init__(self, graph: ov.Model, dtype: torch.dtype, size: Inputs | None = None) -> None:
+        if size is not None:
+            sizes = {name: array.shape for name, array in size.arrays.items()} | {"block_begins": (2,)}
+            graph.reshape(
+                {port: ov.PartialShape(sizes[name]) for port in graph.inputs for name in port.names if name in sizes}
+            )
+        self.compiled = core().compile_model(graph, "CPU", _settings(dtype))
+        self._request = self.compiled.create_infer_request()
+        # Names as in the graph: compiling may lose one. Tracing may give an input a second one.
+        self._places = {name: place for place, port in enumerate(graph.inputs) for name in port.names}
+        self._given: dict[str, Any] = {}  # OpenVINO does not keep the arrays alive
+
+    def infer(self, inputs: dict[str, Any], wanted: int = 2) -> list[Any]:
+        """The first outputs, as arrays that the next inference does not write to. Only what has changed is set."""
+        for name, tensor in inputs.items():
+            if self._given.get(name) is not tensor:
+                self._request.set_input_tensor(self._places[name], tensor)
+                self._given[name] = tensor
+        self._request.infer()
+        return [self._request.get_output_tensor(place).data.copy() for place in range(wanted)]
+
+
+class Inputs:
+    """Inputs of one size.
+
+    Args:
+        rows: B.
+        width: N, tokens per row with padding.
+        keep: which of a row's tokens are scored, from and to.
+        tree: whether there is a mask.
+        more: further inputs, by name.
+
+    Attributes:
+        arrays: what is written to.
+        tensors: the same memory, as OpenVINO takes it.
+    """
+
+    def __init__(self, rows: int, width: int, keep: tuple[int, int], tree: bool, **more: Any) -> None:
+        ends = np.arange(rows + 1, dtype=np.int32) * width
+        self.arrays: dict[str, Any] = {
+            "tokens": np.zeros((rows * width, 1), np.int64),
+            "positions": np.zeros((rows * width, 1), np.int64),
+            "past": np.zeros(rows, np.int32),
+            "longest": np.zeros((), np.int32),
+            "begins": ends,
+            "keep": (ends[:-1, None] + np.arange(*keep)).astype(np.int64).reshape(-1),
+            "tree": np.zeros(rows * width * width * tree, np.uint8),
+            "tree_begins": ends * (width * tree),
+            **more,
+        }
+        self.tensors = {name: ov.Tensor(array, shared_memory=True) for name, array in self.arrays.items()}
+
+    def write(self, reading: Reading) -> None:
+        """Write what is different every time."""
+        rows, real = reading.tokens.shape
+        for name, values in (("tokens", reading.tokens), ("positions", reading.positions)):
+            held = self.arrays[name].reshape(rows, -1)
+            held[:, :real] = values
+            if real < reading.width:
+                held[:, real:] = values[:, -1:]
+        self.arrays["past"][:] = reading.past
+        self.arrays["longest"][...] = reading.longest
+        if reading.tree is not None:
+            self.arrays["tree"][:] = reading.tree.reshape(-1)
+
+
+def _settings(dtype: torch.dtype) -> dict[str, Any]:
+    """What the CPU plugin is told. The types of keys and values are those of the graph's inputs."""
+    precision = TYPES[dtype].get_type_name()
+    # What meets compressed weights would be rounded to 8 bits as well, which is much faster, and no float32.
+    exact = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0} if dtype == torch.float32 else {}
+    return exact | {
+        "INFERENCE_PRECISION_HINT": precision,
+        "KV_CACHE_PRECISION": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads.available(),
+    }
