@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from foretoken.train.draft_recipe import Recipe
 
 EXAMPLES = (
-    "foretoken train draft --divergence tvd --budget 8m --data prompts.jsonl --out drafts/mine",
+    "foretoken train draft --divergence tvd --interpolate 0.5 --budget 8m --data prompts.jsonl --out drafts/mine",
     "foretoken train draft --method scratch --target owner/big --budget 2h --data texts.jsonl.gz --out drafts/small",
 )
 
