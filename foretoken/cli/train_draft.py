@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from foretoken.train.draft_recipe import Recipe
 
 EXAMPLES = (
-    "foretoken train draft --divergence tvd --budget 8m --data prompts.jsonl --out drafts/mine",
+    "foretoken train draft --divergence tvd --interpolate 0.5 --budget 8m --data prompts.jsonl --out drafts/mine",
     "foretoken train draft --method scratch --target owner/big --budget 2h --data texts.jsonl.gz --out drafts/small",
 )
 
@@ -54,6 +54,10 @@ class DraftOptions:
     learning_rate: Annotated[
         float | None, typer.Option(metavar="X", help="Peak rate. Default: by width and method.")
     ] = None
+    interpolate: Annotated[
+        float,
+        typer.Option(metavar="R", help="Move the weights back to where they started: 0 not at all, 1 all the way."),
+    ] = 0.0
 
     def recipe(self, seed: int) -> Recipe:
         """As the training takes them."""
@@ -94,3 +98,9 @@ def _show(card: dict[str, Any], out: str) -> None:
     for row in card["acceptance"]:
         table.add_row(f"{row['temperature']:g}", f"{row['before']:.3f}", f"{row['after']:.3f}")
     console.print(table)
+    loss = card["held_out_loss"]
+    if loss["num_texts"]:
+        console.print(
+            f"\nheld-out loss {loss['before']:.3f} before, {loss['after']:.3f} after, in nats per token "
+            f"({loss['num_texts']} texts)"
+        )

@@ -87,15 +87,19 @@ def held_out(documents: Sequence[Document]) -> tuple[list[Document], list[Docume
 def rows_to_learn_and_judge(
     tokenizer: Any, learn: Sequence[Document], judge: Sequence[Document], context: int
 ) -> tuple[Tensor, Tensor]:
-    """Both parts packed (see `pack`).
+    """Both parts packed: see `pack` and `rows_to_judge`."""
+    return pack(tokenizer, learn, context), rows_to_judge(tokenizer, judge, context)
+
+
+def rows_to_judge(tokenizer: Any, judge: Sequence[Document], context: int) -> Tensor:
+    """Held-out documents packed (see `pack`), no more than is worth the time; a short text is repeated to fill a row.
 
     Returns:
-        [M, T+1] int32. To learn from.
-        [D, T+1] int32. To validate on: no more than is worth the time, and a short text repeated until it fills a row.
+        [D, T+1] int32.
     """
     chars = sum(len(document.text) for document in judge)
     enough = list(judge) * (1 + context * CHARS_PER_TOKEN // max(chars, 1))
-    return pack(tokenizer, learn, context), pack(tokenizer, enough, context)[:MOST_HELD_OUT]
+    return pack(tokenizer, enough, context)[:MOST_HELD_OUT]
 
 
 def batches(num_rows: int, batch: int, first: int, count: int, seed: int) -> Iterator[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from itertools import zip_longest
@@ -20,15 +20,17 @@ from foretoken.train.agreement import Text, agreement, padded, scores
 from foretoken.train.answers import answers, bare
 from foretoken.train.card import data_card, write_card
 from foretoken.train.checkpoints import claim, remembered
+from foretoken.train.corpus import rows_to_judge
 from foretoken.train.divergences import lenient
 from foretoken.train.draft_recipe import Recipe
 from foretoken.train.draft_start import start
 from foretoken.train.imitation import Imitation, fewest_rows, imitate, imitation_loss, rewritten
-from foretoken.train.language import adamw, seconds_per, step_on
+from foretoken.train.interpolation import interpolate
+from foretoken.train.language import adamw, seconds_per, step_on, validation_loss
 from foretoken.train.overlap import EvaluationPrompts, Overlap
 from foretoken.train.pair import RESERVE, Data, save_model
 from foretoken.train.rounds import Progress, silent
-from foretoken.train.sizes import Size
+from foretoken.train.sizes import CONTEXT, Size
 from foretoken.train.texts import Document
 
 log = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ def train_draft(llm: LLM, data: Data, recipe: Recipe, out: Path, progress: Progr
         progress: told the stage, how much of it is done, and of how much.
 
     Returns:
-        The card: acceptance rates by temperature before and after, and how it was made.
+        The card: acceptance rates by temperature and held-out loss, before and after, and how it was made.
 
     Raises:
         ConfigError: there is no draft to start from, too few prompts, or the folder belongs to another training.
@@ -71,20 +73,26 @@ def train_draft(llm: LLM, data: Data, recipe: Recipe, out: Path, progress: Progr
     """
     began = time.monotonic()
     work = out / "work"
-    prompts, found = check(llm, data, recipe, work)
-    dev, texts = _said(llm, prompts, recipe, work, began, progress)
+    dev_prompts, prompts, found = check(llm, data, recipe, work)
+    data = replace(data, held_out=[d for source in data.sources for d in source.documents_of(set(dev_prompts))])
+    dev, texts = _said(llm, dev_prompts, prompts, recipe, work, began, progress)
     with bare(llm.models[0]) as target:
         draft, made = start(llm, target, data, recipe, dev, work, began, progress)
-        before = agreement(target, draft, dev)
+        weights = [weight.detach().clone() for weight in draft.parameters()]
+        loss = _held_out_loss(llm, draft, data)
+        before, loss_before = agreement(target, draft, dev), loss()
         stop = sorted(llm.target.stop_token_ids)
         imitation = _planned(target, draft, texts, stop, recipe, work, began)
         learnt = imitate(target, draft, texts, dev, stop, imitation, work / "imitation", progress)
+        interpolate(draft, weights, recipe.interpolate)
+        after, loss_after = agreement(target, draft, dev), loss()
         lossy = lenience_table(target, draft, dev)
         share = draft.num_parameters() / target.num_parameters()
-    if sum(learnt["acceptance"].values()) < sum(before.values()):
+    if sum(after.values()) < sum(before.values()):
         log.warning("the draft it started from is accepted more often; give more prompts, or a lower --learning-rate")
     card = {
-        "acceptance": [{"temperature": t, "before": before[t], "after": learnt["acceptance"][t]} for t in before],
+        "acceptance": [{"temperature": t, "before": before[t], "after": after[t]} for t in before],
+        "held_out_loss": {"before": loss_before, "after": loss_after, "num_texts": len(data.held_out)},
         "model": {
             "num_parameters": draft.num_parameters(),
             "share_of_target": share,
@@ -105,12 +113,13 @@ def train_draft(llm: LLM, data: Data, recipe: Recipe, out: Path, progress: Progr
     return card
 
 
-def check(llm: LLM, data: Data, recipe: Recipe, work: Path) -> tuple[list[str], list[list[Overlap]]]:
+def check(llm: LLM, data: Data, recipe: Recipe, work: Path) -> tuple[list[str], list[str], list[list[Overlap]]]:
     """Find what cannot work before weights are loaded, and bind the work folder to this training.
 
     Returns:
-        Prompts in a random order, none of them an evaluation prompt.
-        Of each source, those that were.
+        Prompts that only select, in a random order, none of them an evaluation prompt.
+        Those that are learnt from, likewise.
+        Of each source, those that were evaluation prompts.
     """
     if recipe.method == "distill" and llm.draft is None:
         raise ConfigError("distilling starts from a draft model", hint="give one with `--draft`, or `--method scratch`")
@@ -127,8 +136,11 @@ def check(llm: LLM, data: Data, recipe: Recipe, work: Path) -> tuple[list[str], 
     if len(prompts) < FEWEST_PROMPTS:
         raise ConfigError(f"{len(prompts)} prompts are too few to train on", hint=f"give at least {FEWEST_PROMPTS}")
     start = llm.draft.fingerprint if recipe.method == "distill" and llm.draft else None
-    claim(work, {"target": llm.target.fingerprint, "draft": start, "recipe": asdict(recipe), **data.identity()})
-    return prompts, found
+    # What is interpolated comes after all that the folder holds, so another share of the same training is welcome.
+    learning = {name: value for name, value in asdict(recipe).items() if name != "interpolate"}
+    claim(work, {"target": llm.target.fingerprint, "draft": start, "recipe": learning, **data.identity()})
+    dev_count = min(max(len(prompts) // 10, 1), MOST_DEV)
+    return prompts[:dev_count], prompts[dev_count:], found
 
 
 def lenience_table(target: Any, draft: Any, dev: Sequence[Text]) -> list[dict[str, float]]:
@@ -149,16 +161,31 @@ def lenience_table(target: Any, draft: Any, dev: Sequence[Text]) -> list[dict[st
     ]
 
 
+def _held_out_loss(llm: LLM, draft: Any, data: Data) -> Callable[[], float | None]:
+    """Measures the draft, as it then is, on the texts held out, in nats per token; None where there are none."""
+    if not data.held_out:
+        return lambda: None
+    context = min(CONTEXT, llm.target.max_length)
+    rows = rows_to_judge(llm.target.tokenizer.backend, data.held_out, context)
+    batch = fewest_rows(16, draft.config.get_text_config().vocab_size, context)
+    return lambda: validation_loss(draft, rows, batch)
+
+
 def _said(
-    llm: LLM, prompts: Sequence[str], recipe: Recipe, work: Path, began: float, progress: Progress
+    llm: LLM,
+    dev_prompts: Sequence[str],
+    prompts: Sequence[str],
+    recipe: Recipe,
+    work: Path,
+    began: float,
+    progress: Progress,
 ) -> tuple[list[Text], list[Text]]:
     """What the target says to prompts that only select, at each temperature, and to those that are learnt from."""
-    dev_count = min(max(len(prompts) // 10, 1), MOST_DEV)
     llm.prepare()
     loaded = time.monotonic()
     dev = answers(
         llm,
-        [(prompt, t) for t in recipe.temperatures for prompt in prompts[:dev_count]],
+        [(prompt, t) for t in recipe.temperatures for prompt in dev_prompts],
         recipe.max_new_tokens,
         recipe.seed,
         work / "dev.jsonl",
@@ -166,10 +193,8 @@ def _said(
     )
     speed = remembered(work / "speed.json", lambda: {"answer_s": (time.monotonic() - loaded) / max(len(dev), 1)})
     spent = time.monotonic() - began
-    plan = remembered(
-        work / "answers.json", lambda: _answers(recipe, spent, speed["answer_s"], len(prompts) - dev_count)
-    )
-    asked = [(p, recipe.temperatures[i % len(recipe.temperatures)]) for i, p in enumerate(prompts[dev_count:])]
+    plan = remembered(work / "answers.json", lambda: _answers(recipe, spent, speed["answer_s"], len(prompts)))
+    asked = [(p, recipe.temperatures[i % len(recipe.temperatures)]) for i, p in enumerate(prompts)]
     texts = answers(
         llm,
         asked[: plan["count"]],

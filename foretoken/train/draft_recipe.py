@@ -24,6 +24,7 @@ class Recipe:
         layers, width: of a draft from scratch; the layers to keep of a pruned one. None derives them from the target.
         ffn: share of the FFN channels that a pruned draft keeps.
         learning_rate: of learning from the target; None takes a share of what its width would take from scratch.
+        interpolate: share of the weights that it started with in the result, see `interpolation`.
         seed: of everything random.
     """
 
@@ -38,6 +39,7 @@ class Recipe:
     width: int | None = None
     ffn: float = 0.5
     learning_rate: float | None = None
+    interpolate: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,6 +56,16 @@ class Recipe:
         if not 0 < self.ffn <= 1:
             raise ConfigError(
                 f"option `--ffn` cannot be {self.ffn}", hint="it is the share of channels to keep, at most 1"
+            )
+        if not 0 <= self.interpolate <= 1:
+            raise ConfigError(
+                f"option `--interpolate` cannot be {self.interpolate}",
+                hint="it is between 0, what was learnt, and 1, where it started",
+            )
+        if self.interpolate and self.method == "scratch":
+            raise ConfigError(
+                "option `--interpolate` needs a draft to start from, which `scratch` has not",
+                hint="give the new draft to `--method distill` afterwards",
             )
         self.imitation()
 

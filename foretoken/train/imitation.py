@@ -128,7 +128,7 @@ def imitate(
         progress: told steps done, of how many, and the acceptance rate.
 
     Returns:
-        `acceptance` on `dev`, its mean over temperatures after each round, and the `round` that was best.
+        The mean `acceptance` over temperatures on `dev` after each of `rounds`, and the `round` that was best.
     """
     optimizer = adamw(draft, recipe.learning_rate, recipe.weight_decay)
     edges = [round(recipe.steps * i / recipe.rounds) for i in range(recipe.rounds + 1)]
@@ -154,7 +154,6 @@ def imitate(
 
     found = run_rounds(draft, optimizer, recipe.rounds, one_round, score, Checkpoints(work), recipe.seed, tell)
     return {
-        "acceptance": agreement(target, draft, dev),
         "round": found["round"],
         "rounds": [{"round": i, "acceptance": -score} for i, score in enumerate(found["scores"])],
     }

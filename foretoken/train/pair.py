@@ -47,14 +47,17 @@ class Data:
     Attributes:
         sources: where texts come from.
         evaluation: prompts that no training text may hold.
+        held_out: texts that are only judged.
     """
 
     sources: Sequence[Source]
     evaluation: Sequence[str] = ()
+    held_out: Sequence[Document] = ()
 
     def clean(self, seed: int, most_chars: float) -> tuple[list[Document], list[list[Overlap]]]:
         """Texts in a random order, as many as are needed and none with an evaluation prompt, and what was found."""
-        everything = [(n, d) for n, source in enumerate(self.sources) for d in source.documents()]
+        judged = set(self.held_out)
+        everything = [(n, d) for n, source in enumerate(self.sources) for d in source.documents() if d not in judged]
         homes = {id(document): n for n, document in everything}
         taken = shuffled([document for _, document in everything], seed, max(most_chars, FEWEST_CHARS))
         clean, overlaps = EvaluationPrompts(self.evaluation).split(taken)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,15 @@ class Source:
             except LookupError as error:
                 hint = "rows have `text`, `instruction` (with `input`) and `output`, or `question` and `answer`"
                 raise RequestError(f"{where}: nothing to learn from (no {error})", hint=hint) from error
+        return found
+
+    def documents_of(self, prompts: Container[str]) -> list[Document]:
+        """What can be learnt from the rows that ask one of these prompts; a row without an answer gives nothing."""
+        found = []
+        for _, row in self.rows:
+            with suppress(LookupError):
+                if prompts_of(row)[0] in prompts:
+                    found.append(_document(row))
         return found
 
     def prompts(self, limit: int | None = None) -> list[str]:

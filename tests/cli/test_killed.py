@@ -38,7 +38,7 @@ SAMPLED = ("--max-new-tokens", "6", "--dtype", "float32")
 TRAININGS = {
     "pair": "--budget 1536",
     "draft scratch": "--method scratch --width 32 --layers 1 --budget 1536",
-    "draft distill": "--divergence tvd --on-policy 0.5 --budget 900",
+    "draft distill": "--divergence tvd --on-policy 0.5 --interpolate 0.5 --budget 900",
     "draft prune": "--method prune --layers 1 --budget 900",
     "falcon": "--block 2 --texts 20 --rounds 3 --steps 3",
     "blockwise": "--heads 2 --width 8 --memory 4 --texts 20 --rounds 3 --steps 3",

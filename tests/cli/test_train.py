@@ -104,6 +104,7 @@ def test_a_pair_then_a_better_draft_for_it(run: Run, tmp_path: Path) -> None:
     assert [row["temperature"] for row in card["acceptance"]] == [0.0, 1.0]
     shown = run("train", "draft", *given, *models, *quick, "--out", str(out))
     assert "acceptance before" in shown.out
+    assert f"held-out loss {card['held_out_loss']['before']:.3f} before" in shown.out
     used = run("generate", "Hi", *models[:2], "--draft", str(out), "--max-new-tokens", "4", "--json")
     assert used.code == 0
 
@@ -122,6 +123,8 @@ def test_bad_models_to_train_are_refused_before_anything_is_loaded(run: Run, no_
         ("draft", ("--data", data, "--method", "magic"), "unknown method `magic`"),
         ("draft", ("--data", data, "--divergence", "kl"), "unknown divergence `kl`"),
         ("draft", ("--data", data, "--on-policy", "2"), "on-policy share cannot be 2.0"),
+        ("draft", ("--data", data, "--interpolate", "1.1"), "option `--interpolate` cannot be 1.1"),
+        ("draft", ("--data", data, "--interpolate", "0.5", "--method", "scratch"), "needs a draft to start from"),
         ("draft", ("--data", data, "--draft", "none"), "distilling starts from a draft model"),
         ("draft", ("--data", str(few)), "too few to train on"),
     ):

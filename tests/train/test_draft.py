@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 import foretoken
 from foretoken.errors import ConfigError
@@ -17,12 +19,14 @@ from foretoken.train import imitation
 from foretoken.train.agreement import Text, agreement, padded, scores
 from foretoken.train.answers import bare, said_by
 from foretoken.train.budget import Budget
+from foretoken.train.checkpoints import Checkpoints
+from foretoken.train.corpus import rows_to_judge
 from foretoken.train.draft import train_draft
 from foretoken.train.draft_recipe import Recipe
 from foretoken.train.imitation import Imitation, imitation_loss, rewritten
 from foretoken.train.pair import Data, train_pair
 from foretoken.train.sizes import Size, llama
-from foretoken.train.texts import Source
+from foretoken.train.texts import Document, Source
 
 ROWS = [
     {"question": f"What is {a} plus {b}?", "answer": f"{a} plus {b} is {a + b}."} for a in range(9) for b in range(9)
@@ -219,6 +223,54 @@ def test_the_best_round_is_kept(llm: foretoken.LLM, tmp_path: Path) -> None:
     assert any(set(text["answer"]) & llm.target.stop_token_ids for text in texts)
 
 
+def test_weights_go_back_to_where_they_started_as_far_as_asked(llm: foretoken.LLM, tmp_path: Path) -> None:
+    """The training is the same for every share, so its folder serves them all."""
+    recipe = replace(QUICK, learning_rate=1e-2)
+    cards, drafts = {}, {}
+    for share in (0.0, 0.5, 1.0):
+        cards[share] = train_draft(llm, data(), replace(recipe, interpolate=share), tmp_path)
+        drafts[share] = load_file(tmp_path / "model.safetensors")
+    assert llm.draft is not None
+    start = load_file(Path(llm.draft.location) / "model.safetensors")
+    newest = Checkpoints(tmp_path / "work" / "imitation").newest()
+    assert newest is not None
+    best = newest[1]["best"]["net"]
+    for name, weight in start.items():
+        assert not torch.equal(drafts[0.0][name], weight)
+        assert torch.equal(drafts[0.5][name], ((best[name] + weight) / 2).bfloat16())
+        assert torch.equal(drafts[1.0][name], weight)
+    assert [card["recipe"]["interpolate"] for card in cards.values()] == [0.0, 0.5, 1.0]
+    losses = [card["held_out_loss"] for card in cards.values()]
+    assert len({loss["before"] for loss in losses}) == 1
+    assert len({loss["after"] for loss in losses}) == 3
+    assert losses[2]["after"] == losses[2]["before"]
+    for row in cards[1.0]["acceptance"]:
+        assert row["after"] == row["before"]
+
+
+def test_held_out_loss_is_that_of_the_answers_in_the_data(llm: foretoken.LLM, tmp_path: Path) -> None:
+    loss = train_draft(llm, data(), replace(QUICK, learning_rate=1e-2), tmp_path)["held_out_loss"]
+    asked = {str(json.loads(line)["prompt"]) for line in (tmp_path / "work" / "dev.jsonl").read_text().splitlines()}
+    held = [row for row in ROWS if str(list(llm.tokenizer.encode(row["question"]))) in asked]
+    assert loss["num_texts"] == len(held) == len(asked)
+    documents = [Document(row["question"], row["answer"]) for row in held]
+    rows = rows_to_judge(llm.target.tokenizer.backend, documents, 256).long()
+    assert llm.draft is not None
+    for key, folder in (("before", llm.draft.location), ("after", str(tmp_path))):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        expected = torch.nn.functional.cross_entropy(model(rows[:, :-1]).logits.flatten(0, 1), rows[:, 1:].flatten())
+        assert loss[key] == pytest.approx(expected.item(), rel=0.01)  # of one, weights are written in bfloat16
+    clean, _ = Data(data().sources, held_out=documents).clean(0, 1e9)
+    assert len(clean) == len(ROWS) - len(held)
+    assert not {document.prompt for document in clean} & {document.prompt for document in documents}
+
+
+def test_prompts_without_answers_have_no_held_out_loss(llm: foretoken.LLM, tmp_path: Path) -> None:
+    asked = Source.of_rows("questions", [{"prompt": row["question"]} for row in ROWS])
+    card = train_draft(llm, Data([asked]), QUICK, tmp_path)
+    assert card["held_out_loss"] == {"before": None, "after": None, "num_texts": 0}
+
+
 def test_a_draft_that_got_worse_is_no_secret(
     llm: foretoken.LLM, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -243,6 +295,10 @@ def test_what_cannot_be_trained_is_refused(llm: foretoken.LLM, tmp_path: Path) -
         {"width": 33},
         {"layers": 0},
         {"ffn": 0.0},
+        {"interpolate": -0.1},
+        {"interpolate": 1.1},
+        {"interpolate": float("nan")},
+        {"interpolate": 0.5, "method": "scratch"},
     ):
         with pytest.raises(ConfigError):
             replace(QUICK, **bad)  # type: ignore[arg-type]
