@@ -39,7 +39,7 @@ def profiled(engine: Engine, draft_model: LanguageModel | None) -> Iterator[dict
         *((engine.drafter, name, "draft") for name in ("draft", "observe")),
         *((engine.length, name, "length") for name in ("rests", "grow", "observe")),
         (engine.target, "forward", "target_forward"),
-        *([(draft_model, "forward", "draft_forward")] if draft_model else []),
+        *((draft_model, name, "draft_forward") for name in ("forward", "chain") if draft_model),
         (engine, "step", "rest"),
     ]
     with ExitStack() as undo:

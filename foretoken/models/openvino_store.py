@@ -22,7 +22,7 @@ from foretoken.errors import ModelError
 from foretoken.models.openvino import OpenVINOModel
 from foretoken.models.openvino_graph import INSTEAD, append_tokens, check_config, trace
 from foretoken.models.openvino_run import check_dtype, core
-from foretoken.models.openvino_weights import pack, round_weights, shorten
+from foretoken.models.openvino_weights import join, pack, round_weights, shorten
 from foretoken.models.proof import expect, says_the_same
 from foretoken.models.store import check_space, first_line, home, keep, tidy
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from foretoken.models.source import Checkpoint
 
 log = logging.getLogger("foretoken")
-FORMAT = 2  # of the files below; a new one leaves old entries alone
+FORMAT = 3  # of the files below; a new one leaves old entries alone
 GRAPH, WEIGHTS, PROOF, MANIFEST = "model.xml", "model.bin", "proof.safetensors", "manifest.json"
 ROOM = "free some space or let XDG_CACHE_HOME name another disk, or it is converted every time"
 
@@ -134,6 +134,7 @@ def convert(
     try:
         graph = trace(model, checkpoint.max_length)
         pack(graph, packed)
+        join(graph)
     except (MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # a tracer and a converter raise many kinds

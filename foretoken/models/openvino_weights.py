@@ -110,6 +110,31 @@ def pack(graph: ov.Model, packed: dict[str, Packed]) -> None:
         node.output(0).replace(entries.output(0))
 
 
+def join(graph: ov.Model) -> None:
+    """Multiply once where several matrices multiply the same: queries, keys and values, gate and up.
+
+    A product of a few tokens costs microseconds besides what it reads, and every entry stays the same dot product.
+    """
+    alike: dict[tuple[str, int, bool], list[Any]] = {}
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "MatMul" and node.input_value(1).get_node().get_type_name() == "Constant":
+            how = node.get_attributes()
+            if not how["transpose_a"]:
+                source = node.input_value(0)
+                key = source.get_node().get_friendly_name(), source.get_index(), how["transpose_b"]
+                alike.setdefault(key, []).append(node)
+    for (*_, transposed), nodes in alike.items():
+        if len(nodes) > 1:
+            matrices = [node.input_value(1).get_node().data for node in nodes]
+            axis = 0 if transposed else 1
+            whole = op.constant(np.concatenate(matrices, axis))
+            product = op.matmul(nodes[0].input_value(0), whole, False, transposed)
+            parts = op.variadic_split(product, np.int64(-1), np.array([each.shape[axis] for each in matrices]))
+            for place, node in enumerate(nodes):
+                node.output(0).replace(parts.output(place))
+    graph.validate_nodes_and_infer_types()
+
+
 def weight_bytes(graph: ov.Model, itemsize: int) -> int:
     """Bytes of all matrices as they are multiplied: packed ones as they are, others in the type of arithmetic."""
     matrices = [n for n in graph.get_ordered_ops() if n.get_type_name() == "Constant" and len(n.shape) > 1]

@@ -134,7 +134,7 @@ def converted(name: str, quantization: str) -> tuple[PreTrainedModel, Any]:
     """As `pair`, with the second one on OpenVINO, and the weights of both rounded as `quantization` says."""
     from foretoken.models.openvino import OpenVINOModel
     from foretoken.models.openvino_graph import trace
-    from foretoken.models.openvino_weights import pack, round_weights
+    from foretoken.models.openvino_weights import join, pack, round_weights
 
     model_type, settings = FAMILIES[name]
     theirs, ours = (build(config(model_type, **settings)) for _ in range(2))
@@ -144,4 +144,5 @@ def converted(name: str, quantization: str) -> tuple[PreTrainedModel, Any]:
             packed = round_weights(model, quantization)
     graph = trace(ours, MAX_LENGTH)
     pack(graph, packed)
+    join(graph)
     return theirs, OpenVINOModel(graph, torch.float32, MAX_LENGTH)

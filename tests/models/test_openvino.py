@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ from foretoken.types import swap_remove
 
 from . import test_families
 from .drive import CLOSE, error, keep, random_tokens, read_chain, vanilla
-from .families import FAMILIES, build, config, converted
+from .families import FAMILIES, VOCAB, build, config, converted
 
 ov = pytest.importorskip("openvino", reason="needs the extra `openvino`")
 store = pytest.importorskip("foretoken.models.openvino_store")
@@ -95,6 +96,99 @@ def test_a_token_cannot_see_what_comes_after_it() -> None:
     everything = torch.ones(1, 3, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="before it"):
         ours.forward(random_tokens(1, 1, 3), torch.arange(3)[None], everything, ours.new_cache(1))
+
+
+@pytest.mark.parametrize(("name", "joined"), [("llama", 2), ("opt", 1)])
+def test_matrices_that_multiply_the_same_are_one(name: str, joined: int) -> None:
+    """Queries, keys and values everywhere; gate and up where there is a gate. What they say is tested above."""
+    ours = converted(name, "none")[1]
+    kinds = [node.get_type_name() for node in ours._graph.get_ordered_ops()]
+    assert kinds.count("VariadicSplit") == joined * len(ours._layers)
+    assert kinds.count("MatMul") == (2 + 2) * len(ours._layers) + 1
+
+
+# Going on by itself -------------------------------------------------------------------------------------------------
+
+
+def begun(model: Any, tokens: Any, read: int) -> Any:
+    """A cache that has read so many of the tokens."""
+    cache = model.new_cache(1)
+    read_chain(model, cache, tokens[:, :read])
+    keep(cache, read)
+    return cache
+
+
+@pytest.mark.parametrize(("name", "quantization"), CONVERTED)
+@pytest.mark.parametrize("read", [4, 5])
+def test_what_is_drawn_in_one_go_is_what_forwards_say(name: str, quantization: str, read: int) -> None:
+    """Whether the token before the newest one was read or not; twice in a step; and what is kept is read on from."""
+    ours = converted(name, quantization)[1]
+    tokens = random_tokens(3, 1, 6)
+    cache, slow = begun(ours, tokens, read), begun(ours, tokens, 5)
+    first = ours.chain(tokens[:, 4:], torch.tensor([5]), cache, 3)
+    second = ours.chain(first.tokens[:, -2:], torch.tensor([8]), cache, 2)
+    assert cache.pending == 5
+    newest = tokens[:, 5:]
+    for place, drawn in enumerate([*first.tokens[0].tolist(), *second.tokens[0].tolist()]):
+        chain, at = (first, place) if place < 3 else (second, place - 3)
+        scores = ours.forward(newest, torch.tensor([[5 + place]]), torch.ones(1, 1, place + 1, dtype=torch.bool), slow)
+        assert error(chain.logits[:, at], scores.logits[:, 0]) < CLOSE
+        assert error(chain.hidden[:, at], scores.hidden[:, 0]) < CLOSE
+        assert drawn == int(scores.logits.argmax())
+        assert abs(float(chain.prob[0, at] - scores.logits[0, 0].softmax(-1)[drawn])) < CLOSE
+        newest = torch.tensor([[drawn]])
+    for one in (cache, slow):
+        keep(one, 2)
+    ahead = torch.tensor([[1, 2, 3]])
+    assert cache.lengths.tolist() == [7]
+    assert error(read_chain(ours, cache, ahead), read_chain(ours, slow, ahead)) < CLOSE
+    with pytest.raises(ValueError, match="where the cache ends"):
+        ours.chain(ahead[:, :2], torch.tensor([30]), cache, 1)
+
+
+def test_a_token_is_the_one_that_its_law_and_its_number_say() -> None:
+    """Exactly: the law is made of the boundaries that were really used, whatever rounding did to them."""
+    ours = converted("llama", "none")[1]
+    tokens = random_tokens(3, 1, 6)
+    numbers = torch.rand(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    numbers[0], numbers[1] = 0, 1 - 2**-53
+    for uniforms in numbers[:, None]:
+        found = ours.chain(tokens[:, 4:], torch.tensor([5]), begun(ours, tokens, 5), 3, 0.7, uniforms)
+        law = found.q[0].double()
+        assert (law >= 0).all()
+        assert (law.sum(-1) - 1).abs().max() < 1e-6
+        assert (law - (found.logits[0] / 0.7).softmax(-1)).abs().max() < 1e-5
+        for place, token in enumerate(found.tokens[0].tolist()):
+            below = float(law[place, :token].sum())
+            assert below - 1e-7 <= float(uniforms[0, place]) <= below + float(law[place, token]) + 1e-7
+            assert law[place, token] > 0
+
+
+def test_boundaries_make_a_law_whatever_they_add_up_to() -> None:
+    chains = pytest.importorskip("foretoken.models.openvino_chain")
+    short = np.array([[0.25, 0.25, 0.999]], np.float32)
+    assert chains.law(short).tolist() == [[0.25, 0.0, 0.75]]
+    long = np.array([[0.5, 1.0000001, 1.0000001]], np.float32)
+    assert chains.law(long).tolist() == [[0.5, 0.5, 0.0]]
+    assert chains.below(np.array([1 - 2**-53, 0.1, 0.0])).tolist() == [1 - 2**-24, 0.09999999403953552, 0.0]
+
+
+def test_tokens_drawn_are_of_the_vocabulary() -> None:
+    """A target knows fewer tokens than its draft, or more."""
+    graph = converted("llama", "none")[1]._graph
+    build = foretoken.models.openvino_chain.unroll
+    assert graph.get_results()[0].input_value(0).partial_shape[2].get_length() == VOCAB
+    assert build(graph, 2, 7).outputs[2].partial_shape.to_shape() == [2, 7]
+    assert build(graph, 2, VOCAB + 9).outputs[2].partial_shape.to_shape() == [2, VOCAB]
+
+
+def test_large_models_only_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = converted("llama", "none")[1]
+    assert (ours.ahead(1), ours.ahead(2)) == (4, 0)
+    monkeypatch.setattr(foretoken.models.openvino, "COPIES", 3 * ours.weight_bytes)
+    del ours._chains_work
+    assert ours.ahead(1) == 0
+    del ours._chains_work
 
 
 # Compressed weights -------------------------------------------------------------------------------------------------
