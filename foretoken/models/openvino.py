@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from foretoken.models.base import KVCache
-from foretoken.models.openvino_chain import COLD, START, below, law, unroll
+from foretoken.models.openvino_chain import Drawing
 from foretoken.models.openvino_graph import facts_of
 from foretoken.models.openvino_pages import page
 from foretoken.models.openvino_run import TYPES, Compiled, Inputs
@@ -25,7 +26,7 @@ from foretoken.types import Continuation, Scores
 # Tokens per forward of one row that have a graph of their own, of fixed size: nothing looks at shapes in it, which is a
 # fifth of a small model's step, and another width than the last one's costs nothing.
 FIXED = (1, 4, 8, 16)
-AHEAD = 4  # tokens drawn in one inference at most; there is a graph for each number of them, made when it is first used
+AHEAD = 16  # tokens drawn in one go at most
 COPIES = 1 << 30  # bytes: each such graph holds the weights once more, so a model has only as many as fit in here
 
 
@@ -66,7 +67,6 @@ class OpenVINOModel:
         self._fixed = {
             width: Compiled(graph.clone(), dtype, Inputs(1, width, (0, width), False)) for width in FIXED[:copies]
         }
-        self._chains: dict[int, tuple[Compiled, Inputs]] = {}
         self._inputs: dict[tuple[int, int, tuple[int, int], bool], Inputs] = {}
         self.hidden_size, width = (self._any.compiled.output(place).partial_shape[2].get_length() for place in (1, 0))
         self.vocab_size = vocab_size or width
@@ -115,13 +115,12 @@ class OpenVINOModel:
 
     def ahead(self, rows: int) -> int:
         """How many tokens it can draw by itself for that many rows, in one go; 0 if it only scores."""
-        return AHEAD if rows == 1 and self._chains_work else 0
+        return AHEAD if rows == 1 and self._draws else 0
 
     @cached_property
-    def _chains_work(self) -> bool:
-        """Whether graphs that go on by themselves fit in memory, and say what forwards say; asked once."""
-        fits = AHEAD * self.weight_bytes <= COPIES
-        return fits and goes_on_the_same(self, AHEAD)
+    def _draws(self) -> bool:
+        """Whether a graph that draws fits in memory, and says what forwards say; asked once."""
+        return self.weight_bytes <= COPIES and goes_on_the_same(self, 4)
 
     def chain(
         self,
@@ -136,24 +135,14 @@ class OpenVINOModel:
         assert isinstance(cache, PagedCache)
         reading = cache.begin_chain(tokens, at, count)
         with self._busy:
-            graph, inputs = self._chain(count)
-            inputs.write(reading)
-            inputs.arrays["coldness"][0] = 1 / temperature if temperature else COLD
-            inputs.arrays["uniforms"][:] = 0 if uniforms is None else below(uniforms.numpy()[0])
-            given = inputs.tensors | {"blocks": reading.blocks, "block_begins": reading.block_begins}
-            found = graph.infer(given | cache.tensors, 5 if temperature else 4)
-        drawn, prob, logits, hidden = (torch.from_numpy(out) for out in found[:4])
-        cache.end_chain(torch.cat([tokens[:, 1:], drawn[:, :-1]], 1), at)
-        q = torch.from_numpy(law(found[4]))[None] if temperature else None
-        if more := self.vocab_size - logits.shape[-1]:
-            logits = pad(logits, (0, more), value=-torch.inf)
-            q = q if q is None else pad(q, (0, more))
-        return Continuation(drawn, prob, logits[None], hidden[None], q)
+            numbers = None if uniforms is None else uniforms[0].numpy()
+            drawn = self._drawing.run(reading, cache.tensors, count, temperature, numbers)
+        cache.end_chain(torch.cat([tokens[:, 1:], drawn.tokens[:, :-1]], 1), at)
+        if more := self.vocab_size - drawn.logits.shape[-1]:
+            logits = pad(drawn.logits, (0, more), value=-torch.inf)
+            drawn = replace(drawn, logits=logits, q=None if drawn.q is None else pad(drawn.q, (0, more)))
+        return drawn
 
-    def _chain(self, count: int) -> tuple[Compiled, Inputs]:
-        """The graph that draws so many tokens, made the first time, and its inputs."""
-        if count not in self._chains:
-            more = {"uniforms": np.zeros(count, np.float32), "coldness": np.zeros(1, np.float32)}
-            inputs = Inputs(1, START, (START - 1, START), False, **more)
-            self._chains[count] = Compiled(unroll(self._graph, count, self.vocab_size), self.dtype, inputs), inputs
-        return self._chains[count]
+    @cached_property
+    def _drawing(self) -> Drawing:
+        return Drawing(self._graph, self.dtype, self.vocab_size)

@@ -1,7 +1,7 @@
-"""A paged graph that goes on by itself: one inference reads two tokens of a row and draws the next few.
+"""A paged graph that also draws: its next inputs follow from its outputs, so that nothing of ours runs in between.
 
-The graph is repeated, each copy reading the token that was chosen from the scores of the one before it. All copies
-share their weights, which stay in the processor's caches, and nothing of ours runs in between.
+Drawing several tokens in one larger graph would save the calls, but every operation of such a graph finds the caches
+full of the target's weights, while a small one that runs again finds itself there.
 """
 
 from __future__ import annotations
@@ -10,85 +10,89 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+import torch
 from openvino import opset13 as op
 
 from foretoken.models.openvino_pages import constant, parameter
+from foretoken.models.openvino_run import Compiled, Inputs
+from foretoken.models.paged import Reading
+from foretoken.types import Continuation
 
-START = 2  # tokens that the first copy reads
+START = 2  # tokens that it reads: the newest one, and the one before it, which may be new as well
+MORE = ("uniform", "coldness")  # inputs beside those of a forward
 COLD = np.float32(1e30)  # one over the temperature at which only the likeliest token has a probability
 
 
-def unroll(graph: ov.Model, count: int, vocab_size: int) -> ov.Model:
-    """A graph that draws tokens one after the other.
-
-    Its further inputs are `uniforms`, [count] float32, and `coldness`, [1] float32, one over the temperature. Its
-    outputs are tokens [1, count] int64; their probabilities at temperature 1, [1, count]; logits [count, V]; hidden
-    states [count, H]; and cumulative probabilities, [count, V], of which the first above a uniform number is taken.
-    They all are outputs, without a matrix product in between, so OpenVINO computes them in float32 (`page`).
+class Drawing:
+    """A graph that reads two tokens of a row and draws the next one, again and again.
 
     Args:
         graph: as `page` leaves it.
-        count: tokens to draw.
+        dtype: of arithmetic and of keys and values.
         vocab_size: a token drawn is below it.
     """
-    copies = [graph.clone() for _ in range(count)]
-    for copy in copies[1:]:
-        for here, there in zip(copies[0].get_ordered_ops(), copy.get_ordered_ops(), strict=True):
-            if here.get_type_name() == "Constant":
-                there.output(0).replace(here.output(0))
-    given = {name: node for node in copies[0].get_parameters() for name in node.output(0).get_names()}
-    uniforms, coldness = parameter("uniforms", [count], ov.Type.f32), parameter("coldness", [1], ov.Type.f32)
-    drawn: list[list[Any]] = []
-    for place, copy in enumerate(copies):
-        if place:
-            _follow(copy, given, drawn[-1][0], place)
-        logits, hidden = (_flat(result.input_value(0)) for result in copy.get_results())
-        logits = _cut(logits, vocab_size)
-        uniform = op.slice(uniforms, *(constant(np.array([at])) for at in (place, place + 1, 1, 0)))
-        drawn.append([*_draw(logits, uniform, coldness), logits, hidden])
-    tokens, prob, cumulative, logits, hidden = zip(*drawn, strict=True)
-    joined = [op.concat(list(tokens), 1), op.concat(list(prob), 1)]
-    joined += [op.concat(list(each), 0) for each in (logits, hidden, cumulative)]
-    return ov.Model([op.result(each) for each in joined], [*copies[0].get_parameters(), uniforms, coldness])
+
+    def __init__(self, graph: ov.Model, dtype: torch.dtype, vocab_size: int) -> None:
+        more = {name: np.zeros(1, np.float32) for name in MORE}
+        self._inputs = Inputs(1, START, (START - 1, START), False, **more)
+        self._compiled = Compiled(drawing(graph.clone(), vocab_size), dtype, self._inputs)
+
+    def run(
+        self, reading: Reading, tensors: dict[str, Any], count: int, temperature: float, uniforms: Any
+    ) -> Continuation:
+        """Draw tokens, and read all of them but the last.
+
+        Args:
+            reading: of the two tokens, with room for what is drawn.
+            tensors: keys and values.
+            count: K, tokens to draw.
+            temperature: 0 takes the likeliest token each time.
+            uniforms: [K] float64 array, or None at temperature 0.
+        """
+        self._inputs.write(reading)
+        arrays = self._inputs.arrays
+        arrays["coldness"][0] = 1 / temperature if temperature else COLD
+        given = self._inputs.tensors | {"blocks": reading.blocks, "block_begins": reading.block_begins} | tensors
+        found: list[Any] = []
+        for number in np.zeros(count, np.float32) if uniforms is None else below(uniforms):
+            arrays["uniform"][0] = number
+            found.append(self._compiled.infer(given, 5 if temperature else 4))
+            arrays["tokens"][0], arrays["tokens"][1] = arrays["tokens"][1], found[-1][0]
+            for name in ("positions", "past", "longest"):
+                arrays[name] += 1
+        drawn, prob, logits, hidden, *ends = (np.concatenate(parts)[None] for parts in zip(*found, strict=True))
+        tokens, probs, scores, states = map(torch.from_numpy, (drawn[..., 0], prob[..., 0], logits, hidden))
+        return Continuation(tokens, probs, scores, states, torch.from_numpy(law(ends[0])) if ends else None)
 
 
-def _follow(copy: ov.Model, given: dict[str, Any], token: Any, place: int) -> None:
-    """Let a copy read a token that was drawn, so many places after the newest of those given."""
-    last = op.slice(given["positions"], *(constant(np.array([at])) for at in (START - 1, START, 1, 0)))
-    fed = {
-        "tokens": token,
-        "positions": op.add(last, constant(np.int64(place))),
-        "past": op.add(given["past"], constant(np.int32(START - 1 + place))),
-        "longest": op.add(given["longest"], constant(np.int32(place))),
-        "begins": op.constant(np.array([0, 1], np.int32)),
-        "keep": op.constant(np.array([0])),
-    }
-    for node in copy.get_parameters():
-        (name,) = node.output(0).get_names() & (fed.keys() | given.keys())
-        node.output(0).replace((fed.get(name) or given[name]).output(0))
+def drawing(graph: ov.Model, vocab_size: int) -> ov.Model:
+    """A graph that scores one token, and draws what follows it.
 
+    Its further inputs are `uniform` and `coldness`, [1] float32, one over the temperature. Its outputs are the token,
+    [1, 1] int64; its probability at temperature 1, [1, 1]; logits, [1, V]; the hidden state, [1, H]; and cumulative
+    probabilities, [1, V], of which the first above the uniform number is taken. No matrix product stands between the
+    logits and an output, so OpenVINO computes all of this in float32.
 
-def _draw(logits: Any, uniform: Any, coldness: Any) -> tuple[Any, Any, Any]:
-    """Token, its probability at temperature 1, and cumulative probabilities at the one asked for."""
-    one = constant(np.array([1]))
+    Args:
+        graph: as `page` leaves it; is used up.
+        vocab_size: as in `Drawing`.
+    """
+    logits, hidden = (_flat(result.input_value(0)) for result in graph.get_results())
+    width = logits.output(0).partial_shape[1].get_length()
+    if width > vocab_size:
+        logits, width = op.slice(logits, *(constant(np.array([at])) for at in (0, vocab_size, 1, 1))), vocab_size
+    one, uniform, coldness = constant(np.array([1])), *(parameter(name, [1], ov.Type.f32) for name in MORE)
     cumulative = op.cum_sum(op.softmax(op.multiply(logits, coldness), 1), constant(np.int64(1)))
     passed = op.convert(op.less_equal(cumulative, uniform), "i64")
-    last = logits.output(0).partial_shape[1].get_length() - 1
-    token = op.minimum(op.reduce_sum(passed, one, True), constant(np.int64(last)))
+    token = op.minimum(op.reduce_sum(passed, one, True), constant(np.int64(width - 1)))
     prob = op.gather_elements(op.softmax(logits, 1), token, 1)
-    return token, prob, cumulative
+    results = [op.result(each) for each in (token, prob, logits, hidden, cumulative)]
+    return ov.Model(results, [*graph.get_parameters(), uniform, coldness])
 
 
 def _flat(scored: Any) -> Any:
     """Scores of the one token that was scored, as [1, width]."""
     return op.reshape(scored, constant(np.array([1, scored.partial_shape[2].get_length()])), False)
-
-
-def _cut(logits: Any, vocab_size: int) -> Any:
-    """Logits of tokens that the vocabulary has."""
-    if logits.output(0).partial_shape[1].get_length() <= vocab_size:
-        return logits
-    return op.slice(logits, *(constant(np.array([at])) for at in (0, vocab_size, 1, 1)))
 
 
 def below(uniforms: Any) -> Any:
@@ -107,9 +111,9 @@ def law(cumulative: Any) -> Any:
     """The law that tokens were drawn from, exactly: what is between one boundary and the next.
 
     Args:
-        cumulative: [K, V] float32 array, from `unroll`. What is missing to 1 at the end goes to the last token, and
-            what is above 1 never comes up.
+        cumulative: [..., V] float32 array. What is missing to 1 at the end goes to the last token, and what is above 1
+            never comes up.
     """
     ends = np.minimum(cumulative, 1)
-    ends[:, -1] = 1
-    return np.diff(ends, prepend=np.float32(0), axis=1)
+    ends[..., -1] = 1
+    return np.diff(ends, prepend=np.float32(0), axis=-1)

@@ -176,19 +176,19 @@ def test_boundaries_make_a_law_whatever_they_add_up_to() -> None:
 def test_tokens_drawn_are_of_the_vocabulary() -> None:
     """A target knows fewer tokens than its draft, or more."""
     graph = converted("llama", "none")[1]._graph
-    build = foretoken.models.openvino_chain.unroll
     assert graph.get_results()[0].input_value(0).partial_shape[2].get_length() == VOCAB
-    assert build(graph, 2, 7).outputs[2].partial_shape.to_shape() == [2, 7]
-    assert build(graph, 2, VOCAB + 9).outputs[2].partial_shape.to_shape() == [2, VOCAB]
+    for wanted, got in ((7, 7), (VOCAB + 9, VOCAB)):
+        made = foretoken.models.openvino_chain.drawing(graph.clone(), wanted)
+        assert [made.outputs[place].partial_shape.to_shape() for place in (2, 4)] == [[1, got]] * 2
 
 
 def test_large_models_only_score(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = converted("llama", "none")[1]
-    assert (ours.ahead(1), ours.ahead(2)) == (4, 0)
-    monkeypatch.setattr(foretoken.models.openvino, "COPIES", 3 * ours.weight_bytes)
-    del ours._chains_work
+    assert (ours.ahead(1), ours.ahead(2)) == (16, 0)
+    monkeypatch.setattr(foretoken.models.openvino, "COPIES", ours.weight_bytes - 1)
+    del ours._draws
     assert ours.ahead(1) == 0
-    del ours._chains_work
+    del ours._draws
 
 
 # Compressed weights -------------------------------------------------------------------------------------------------
