@@ -8,7 +8,6 @@ from foretoken.bench.trace import Leaves, Trace
 from foretoken.costs import GivenCosts
 from foretoken.length.base import LengthPolicy
 from foretoken.models.cache import TensorCache
-from foretoken.prices import Prices
 from foretoken.rng import SeededRng
 from foretoken.tokenizer import TextPieces
 from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict
@@ -46,11 +45,13 @@ def replay(trace: Trace, policy: LengthPolicy, costs: GivenCosts, max_nodes: int
 
 
 def seconds(steps: Steps, costs: GivenCosts) -> float:
-    """What steps of one row take."""
-    price, took = Prices(costs), 0.0
+    """What steps of one row take, after one another; the first has no step before it."""
+    took, after = 0.0, None
     for drafted, _ in steps:
-        took += price.step_s(drafted)
-        costs.observe(1, drafted, 0.0, drafted + 1, 0.0)
+        read = drafted + 1
+        took += costs.draft_s(1, drafted) + costs.verify_s(read)
+        took += costs.switch_s(read, after) if after else 0.0
+        after = read
     return took
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean
 from typing import Any
 
 from foretoken.bench.methods import FIXED, ORACLE, PLAIN, family
@@ -33,7 +33,7 @@ class Simulated:
 
 
 def simulate(
-    traces: Sequence[Trace], policies: Mapping[str, Callable[[], LengthPolicy]], costs: GivenCosts
+    traces: Sequence[Trace], policies: Mapping[str, Callable[[], LengthPolicy]], costs: Mapping[str, GivenCosts]
 ) -> list[Simulated]:
     """Run plain decoding, the oracle and every policy over the traces.
 
@@ -42,7 +42,7 @@ def simulate(
     Args:
         traces: one per prompt.
         policies: makes a fresh policy, by name.
-        costs: of forwards.
+        costs: of the steps of each, by name.
     """
     found: dict[str, list[Steps]] = {
         PLAIN: [[(0, 0)] * len(trace.text) for trace in traces],
@@ -50,17 +50,19 @@ def simulate(
     }
     for name, make in policies.items():
         policy = make()
-        found[name] = [replay(trace, policy, costs) for trace in traces]
+        found[name] = [replay(trace, policy, costs[name]) for trace in traces]
     count = sum(len(trace.text) for trace in traces)
-    return [Simulated(name, steps, count, sum(seconds(one, costs) for one in steps)) for name, steps in found.items()]
+    return [
+        Simulated(name, steps, count, sum(seconds(one, costs[name]) for one in steps)) for name, steps in found.items()
+    ]
 
 
-def summary(simulated: Sequence[Simulated], measured_s: Mapping[str, float]) -> list[dict[str, Any]]:
+def summary(simulated: Sequence[Simulated], tokens_per_s: Mapping[str, float]) -> list[dict[str, Any]]:
     """One row per method, as docs/bench.md describes them.
 
     Args:
         simulated: as `simulate` returns them.
-        measured_s: what the methods really took, for those that were run at these costs.
+        tokens_per_s: measured speeds, of those that were run at these costs. Texts drawn by chance differ in length.
     """
     pace = {one.method: one.num_tokens / one.seconds for one in simulated}
     # Plain decoding is the candidate length 0.
@@ -70,7 +72,7 @@ def summary(simulated: Sequence[Simulated], measured_s: Mapping[str, float]) -> 
     for one in simulated:
         drafted = sum(step[0] for steps in one.steps for step in steps)
         accepted = sum(step[1] for steps in one.steps for step in steps)
-        took = measured_s.get(one.method)
+        speed = tokens_per_s.get(one.method)
         rows.append(
             {
                 "method": one.method,
@@ -79,49 +81,60 @@ def summary(simulated: Sequence[Simulated], measured_s: Mapping[str, float]) -> 
                 "share_of_oracle": (pace[one.method] - best) / room if room > 0 else None,
                 "discard_rate": (drafted - accepted) / one.num_tokens,
                 "verification_rate": sum(map(len, one.steps)) / one.num_tokens,
-                "simulated_over_measured": one.seconds / took if took else None,
+                "simulated_over_measured": speed / pace[one.method] if speed else None,
             }
         )
     return rows
 
 
-def costs_of(samples: Sequence[Sample], width: Callable[[int], int]) -> GivenCosts:
-    """Costs that the steps of a run had: medians by size.
+def costs_of(samples: Sequence[Sample], width: Callable[[int], int]) -> dict[str, GivenCosts]:
+    """What the steps of a run cost, by method: the models' work as in the steps of all methods, deciding as in its own.
 
-    A step that drafts also pays once for setting out; that is counted as verification of more than one token.
+    All are means, the only averages that add up to the time taken: slow steps, such as the first ones of an answer, are
+    in it too. A draft forward is the slope of drafting; what else a step of some size takes counts as its verification.
 
     Args:
         samples: of all methods.
         width: as in `Costs`.
+
+    Returns:
+        Costs of every method in the samples, and of the oracle, which has nothing to decide if it was not run.
     """
-    drafts: dict[int, list[float]] = {}
+    drafting: dict[int, list[float]] = {}
+    deciding: dict[str, dict[int, list[float]]] = {ORACLE: {}}
     steady: dict[int, list[float]] = {}
     switched: dict[int, list[float]] = {}
     for sample in samples:
-        last = None
-        for drafted, _, draft_s, rest_s in sample.steps:
+        own, last = deciding.setdefault(sample.method, {}), None
+        for drafted, _, draft_s, length_s, rest_s in sample.steps:
             now = width(drafted + 1)
-            drafts.setdefault(drafted, []).append(draft_s)
-            (steady if last in (None, now) else switched).setdefault(drafted + 1, []).append(rest_s)
+            drafting.setdefault(drafted, []).append(draft_s)
+            own.setdefault(drafted, []).append(length_s)
+            (steady if last in (None, now) else switched).setdefault(drafted, []).append(draft_s + rest_s)
             last = now
-    each, once = _line({size: (median(times), len(times)) for size, times in drafts.items() if size})
-    more = [s - median(steady[size]) for size, times in switched.items() if size in steady for s in times]
-    switch = max(median(more), 0.0) if more else 0.0
-    rest = {size: median(times) - switch for size, times in switched.items()}
-    rest |= {size: median(times) for size, times in steady.items()}
-    verify = {size: took + (once if size > 1 else median(drafts[0])) for size, took in sorted(rest.items())}
-    return GivenCosts(each, verify, switch, width)
+    more = [s - fmean(steady[size]) for size, times in switched.items() if size in steady for s in times]
+    switch = max(fmean(more), 0.0) if more else 0.0
+    whole = {
+        size: fmean([*steady.get(size, ()), *(s - switch for s in switched.get(size, ()))]) for size in sorted(drafting)
+    }
+    each = max(_line(drafting)[0], 0.0)
+    found = {}
+    for method, times in deciding.items():
+        per_token, once = _line(times)
+        idle = fmean(times.get(0, [0.0]))
+        verify = {size + 1: took - each * size + (once if size else idle) for size, took in whole.items()}
+        found[method] = GivenCosts(each + per_token, verify, switch, width)
+    return found
 
 
-def _line(points: Mapping[int, tuple[float, int]]) -> tuple[float, float]:
-    """Slope and offset of the weighted least-squares line through sizes with (seconds, weight)."""
-    weight = sum(w for _, w in points.values())
-    if not weight:
+def _line(times: Mapping[int, Sequence[float]]) -> tuple[float, float]:
+    """Slope and offset of the least-squares line through the seconds of sizes above 0."""
+    points = [(size, s) for size, found in times.items() if size for s in found]
+    if not points:
         return 0.0, 0.0
-    x = sum(size * w for size, (_, w) in points.items()) / weight
-    y = sum(value * w for value, w in points.values()) / weight
-    spread = sum(w * (size - x) ** 2 for size, (_, w) in points.items())
-    slope = sum(w * (size - x) * (value - y) for size, (value, w) in points.items()) / spread if spread else y / x
+    x, y = (fmean(values) for values in zip(*points, strict=True))
+    spread = sum((size - x) ** 2 for size, _ in points)
+    slope = sum((size - x) * (s - y) for size, s in points) / spread if spread else y / x
     return slope, y - slope * x
 
 
