@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from inspect import isfunction
 from time import perf_counter
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 
 from foretoken import engine as path
 from foretoken.engine import Engine
+from foretoken.length.base import LengthPolicy
 from foretoken.models.base import LanguageModel
 
 FORWARDS = ("draft_forward", "target_forward")
 STATIONS = (*FORWARDS, "draft", "length", "verify", "accept", "commit", "stream", "rest")
-DECISIONS = ("rests", "grow", "observe")  # of a length policy
+# All that a length policy is asked and told.
+DECISIONS = tuple(name for name, one in vars(LengthPolicy).items() if isfunction(one) and not name.startswith("_"))
 
 
 @contextmanager
