@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from foretoken.bench.profile import DECISIONS, profiled, timed
 from foretoken.llm import LLM
 from foretoken.request import Request
-from foretoken.types import Counts
+from foretoken.types import Counts, Row
 
 PARTS = ("draft", "length", "rest")  # of a step
 
@@ -26,7 +26,7 @@ class Sample:
         prefill_s: seconds until the prompt was read by target and drafter.
         decode_s: seconds from there to the last token.
         counts: what happened.
-        steps: (drafted, accepted, seconds of drafting, of the length policy, and of the rest) of every step.
+        steps: (drafted, accepted, draft forwards, seconds of drafting, of deciding lengths, of the rest) of every step.
         token_ids: emitted ids.
         stations: seconds by station of all steps together (see `profiled`); None where they were not timed.
     """
@@ -37,7 +37,7 @@ class Sample:
     prefill_s: float
     decode_s: float
     counts: Counts
-    steps: list[tuple[int, int, float, float, float]]
+    steps: list[tuple[int, int, int, float, float, float]]
     token_ids: list[int]
     stations: dict[str, float] | None = None
 
@@ -86,10 +86,14 @@ def _measure(llm: LLM, name: str, request: Request, prompt: int, repeat: int, pr
     profiling = profiled(engine, llm.models[1]) if profile else nullcontext()
     with timed(PARTS, places) as spent, profiling as stations:
         while engine.batch.rows:
-            drafted, accepted = row.counts.num_drafted, row.counts.num_accepted
+            before = _counts(row)
             spent.update(dict.fromkeys(PARTS, 0.0))
             engine.step()
-            new = row.counts.num_drafted - drafted, row.counts.num_accepted - accepted
-            steps.append((*new, spent["draft"], spent["length"], spent["rest"]))
+            drafted, accepted, forwards = (now - then for now, then in zip(_counts(row), before, strict=True))
+            steps.append((drafted, accepted, forwards, spent["draft"], spent["length"], spent["rest"]))
     ended = time.perf_counter()
     return Sample(name, prompt, repeat, started - begin, ended - started, row.counts, steps, row.output, stations)
+
+
+def _counts(row: Row) -> tuple[int, int, int]:
+    return row.counts.num_drafted, row.counts.num_accepted, row.counts.num_draft_forwards

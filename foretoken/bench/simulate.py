@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -32,8 +32,21 @@ class Simulated:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class RunCosts:
+    """What steps cost.
+
+    Attributes:
+        of: by method, the oracle included.
+        start_s: seconds that the first draft of an answer takes longer.
+    """
+
+    of: Mapping[str, GivenCosts]
+    start_s: float = 0.0
+
+
 def simulate(
-    traces: Sequence[Trace], policies: Mapping[str, Callable[[], LengthPolicy]], costs: Mapping[str, GivenCosts]
+    traces: Sequence[Trace], policies: Mapping[str, Callable[[], LengthPolicy]], costs: RunCosts
 ) -> list[Simulated]:
     """Run plain decoding, the oracle and every policy over the traces.
 
@@ -42,18 +55,19 @@ def simulate(
     Args:
         traces: one per prompt.
         policies: makes a fresh policy, by name.
-        costs: of the steps of each, by name.
+        costs: of their steps.
     """
     found: dict[str, list[Steps]] = {
-        PLAIN: [[(0, 0)] * len(trace.text) for trace in traces],
+        PLAIN: [[(0, 0, 0)] * len(trace.text) for trace in traces],
         ORACLE: [_hindsight(trace) for trace in traces],
     }
     for name, make in policies.items():
         policy = make()
-        found[name] = [replay(trace, policy, costs[name]) for trace in traces]
+        found[name] = [replay(trace, policy, costs.of[name]) for trace in traces]
     count = sum(len(trace.text) for trace in traces)
     return [
-        Simulated(name, steps, count, sum(seconds(one, costs[name]) for one in steps)) for name, steps in found.items()
+        Simulated(name, steps, count, sum(seconds(one, costs.of[name], costs.start_s) for one in steps))
+        for name, steps in found.items()
     ]
 
 
@@ -87,49 +101,79 @@ def summary(simulated: Sequence[Simulated], tokens_per_s: Mapping[str, float]) -
     return rows
 
 
-def costs_of(samples: Sequence[Sample], width: Callable[[int], int]) -> dict[str, GivenCosts]:
-    """What the steps of a run cost, by method: the models' work as in the steps of all methods, deciding as in its own.
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Seconds of a step but for deciding, and what they were spent on."""
 
-    All are means, the only averages that add up to the time taken: slow steps, such as the first ones of an answer, are
-    in it too. A draft forward is the slope of drafting; what else a step of some size takes counts as its verification.
+    seconds: float
+    draft_s: float
+    drafted: int
+    forwards: int
+    switches: bool
+    starts: bool
+
+
+def costs_of(samples: Sequence[Sample], width: Callable[[int], int]) -> RunCosts:
+    """Read what steps cost off those of a run: the models' work as in the steps of all methods, deciding as in its own.
+
+    All are means, the only averages that add up to the time taken: what is slow now and then is in it too. A draft
+    forward is the slope of drafting; what else a step of some size takes counts as its verification.
 
     Args:
         samples: of all methods.
         width: as in `Costs`.
-
-    Returns:
-        Costs of every method in the samples, and of the oracle, which has nothing to decide if it was not run.
     """
-    drafting: dict[int, list[float]] = {}
-    deciding: dict[str, dict[int, list[float]]] = {ORACLE: {}}
-    steady: dict[int, list[float]] = {}
-    switched: dict[int, list[float]] = {}
-    for sample in samples:
-        own, last = deciding.setdefault(sample.method, {}), None
-        for drafted, _, draft_s, length_s, rest_s in sample.steps:
-            now = width(drafted + 1)
-            drafting.setdefault(drafted, []).append(draft_s)
-            own.setdefault(drafted, []).append(length_s)
-            (steady if last in (None, now) else switched).setdefault(drafted, []).append(draft_s + rest_s)
-            last = now
-    more = [s - fmean(steady[size]) for size, times in switched.items() if size in steady for s in times]
-    switch = max(fmean(more), 0.0) if more else 0.0
-    whole = {
-        size: fmean([*steady.get(size, ()), *(s - switch for s in switched.get(size, ()))]) for size in sorted(drafting)
-    }
-    each = max(_line(drafting)[0], 0.0)
+    steps = [step for sample in samples for step in _steps(sample, width)]
+    drafting = [step for step in steps if step.drafted]
+    later = [step for step in drafting if not step.starts]
+    each = max(_line([(step.forwards, step.draft_s) for step in later or drafting])[0], 0.0)
+    steady = _by_size(
+        (step.drafted, step.seconds - each * step.forwards) for step in steps if not (step.switches or step.starts)
+    )
+
+    def longer(some: Sequence[_Step], known: float = 0.0) -> float:
+        """Seconds that these took longer than steady ones of their sizes, and than is known."""
+        more = [
+            step.seconds - each * step.forwards - steady[step.drafted] - known * step.switches
+            for step in some
+            if step.drafted in steady
+        ]
+        return max(fmean(more), 0.0) if more else 0.0
+
+    switch = longer([step for step in steps if step.switches and not step.starts])
+    start = longer([step for step in steps if step.starts], switch)
+    verify = _by_size(
+        (step.drafted, step.seconds - each * step.forwards - switch * step.switches - start * step.starts)
+        for step in steps
+    )
     found = {}
-    for method, times in deciding.items():
-        per_token, once = _line(times)
-        idle = fmean(times.get(0, [0.0]))
-        verify = {size + 1: took - each * size + (once if size else idle) for size, took in whole.items()}
-        found[method] = GivenCosts(each + per_token, verify, switch, width)
-    return found
+    for method in dict.fromkeys((ORACLE, *(sample.method for sample in samples))):
+        decided = [(drafted, s) for x in samples if x.method == method for drafted, _, _, _, s, _ in x.steps]
+        (per_token, once), idle = _line(decided), _by_size(decided).get(0, 0.0)
+        decide = {size: once + per_token * size if size else idle for size in verify}
+        found[method] = GivenCosts(each, {size + 1: s + decide[size] for size, s in verify.items()}, switch, width)
+    return RunCosts(found, start)
 
 
-def _line(times: Mapping[int, Sequence[float]]) -> tuple[float, float]:
+def _steps(sample: Sample, width: Callable[[int], int]) -> Iterator[_Step]:
+    last, started = None, False
+    for drafted, _, forwards, draft_s, _, rest_s in sample.steps:
+        now, starts = width(drafted + 1), bool(drafted) and not started
+        yield _Step(draft_s + rest_s, draft_s, drafted, forwards, last not in (None, now), starts)
+        last, started = now, started or starts
+
+
+def _by_size(points: Iterable[tuple[int, float]]) -> dict[int, float]:
+    """Mean seconds of every size."""
+    found: dict[int, list[float]] = {}
+    for size, s in points:
+        found.setdefault(size, []).append(s)
+    return {size: fmean(times) for size, times in sorted(found.items())}
+
+
+def _line(points: Iterable[tuple[int, float]]) -> tuple[float, float]:
     """Slope and offset of the least-squares line through the seconds of sizes above 0."""
-    points = [(size, s) for size, found in times.items() if size for s in found]
+    points = [(size, s) for size, s in points if size]
     if not points:
         return 0.0, 0.0
     x, y = (fmean(values) for values in zip(*points, strict=True))
@@ -143,6 +187,6 @@ def _hindsight(trace: Trace) -> Steps:
     steps, position = [], 0
     while position < len(trace.text):
         run = min(trace.run(position), len(trace.text) - position - 1)
-        steps.append((run, run))
+        steps.append((run, run, run))
         position += run + 1
     return steps

@@ -55,7 +55,7 @@ def simulation(
         quiet: no progress.
     """
     from foretoken.bench.methods import ORACLE, PLAIN
-    from foretoken.bench.simulate import costs_of, simulate, summary
+    from foretoken.bench.simulate import RunCosts, costs_of, simulate, summary
     from foretoken.bench.trace import record
     from foretoken.costs import GivenCosts
 
@@ -72,8 +72,8 @@ def simulation(
         found = []
         for cost in read_costs(costs):
             update("at the costs measured" if cost is None else f"at {cost:g} target forwards per draft forward")
-            given = dict.fromkeys((*chosen, ORACLE), GivenCosts(cost)) if cost is not None else here
-            share = given[PLAIN].draft_s(1) / given[PLAIN].verify_s(1)
+            given = here if cost is None else RunCosts(dict.fromkeys((*chosen, ORACLE), GivenCosts(cost)))
+            share = given.of[PLAIN].draft_s(1) / given.of[PLAIN].verify_s(1)
             compared = summary(simulate(traces, policies, given), measured if given is here else {})
             found.append({"draft_cost": share, "measured": given is here, "methods": compared})
     return found

@@ -85,7 +85,7 @@ def test_every_step_is_split_into_drafting_deciding_and_the_rest(
     request = llm.request("What is 2 + 3?", max_new_tokens=6, ignore_eos=True)
     _, sample = interleave(variants(llm, ["fixed:2"]), [request], profile=profile)
     assert any(drafted for drafted, *_ in sample.steps)
-    for drafted, _, draft_s, length_s, rest_s in sample.steps:
+    for drafted, _, _, draft_s, length_s, rest_s in sample.steps:
         assert (draft_s, rest_s) == (1, 1024 + 2048)
         # Asked once more than it grew, but where there is no room.
         assert length_s - 4 - 256 in (16 * drafted, 16 * (drafted + 1))
