@@ -8,12 +8,11 @@ from foretoken.bench.trace import Leaves, Trace
 from foretoken.costs import GivenCosts
 from foretoken.length.base import LengthPolicy
 from foretoken.models.cache import TensorCache
-from foretoken.prices import Prices
 from foretoken.rng import SeededRng
 from foretoken.tokenizer import TextPieces
 from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict
 
-Steps = list[tuple[int, int]]  # drafted and accepted tokens of each step
+Steps = list[tuple[int, int, int]]  # drafted and accepted tokens of each step, and draft forwards
 
 
 @torch.inference_mode()
@@ -34,36 +33,48 @@ def replay(trace: Trace, policy: LengthPolicy, costs: GivenCosts, max_nodes: int
     steps: Steps = []
     position = 0
     while position < len(trace.text):
-        drafted, probs = _draft(trace, position, policy, batch, min(row.room, max_nodes - 1))
+        probs, drawn = _draft(trace, position, policy, batch, min(row.room, max_nodes - 1))
+        drafted = len(probs)
         accepted = min(trace.run(position), drafted)
         emitted = trace.text[position : position + accepted + 1]
         row.tokens.extend(emitted)
         position += len(emitted)
-        costs.observe(1, drafted, 0.0, drafted + 1, 0.0)
-        policy.observe(batch, _as_draft(drafted, probs, device), _as_verdict(drafted, accepted, device))
-        steps.append((drafted, min(accepted, len(emitted))))
+        costs.observe(1, drawn, 0.0, drafted + 1, 0.0)
+        policy.observe(batch, _as_draft(probs, drawn, device), _as_verdict(drafted, accepted, device))
+        steps.append((drafted, min(accepted, len(emitted)), drawn))
     return steps
 
 
-def seconds(steps: Steps, costs: GivenCosts) -> float:
-    """What steps of one row take."""
-    price, took = Prices(costs), 0.0
-    for drafted, _ in steps:
-        took += price.step_s(drafted)
-        costs.observe(1, drafted, 0.0, drafted + 1, 0.0)
+def seconds(steps: Steps, costs: GivenCosts, start_s: float = 0.0) -> float:
+    """What steps of one row take, after one another; the first has no step before it.
+
+    Args:
+        steps: of the row.
+        costs: of each.
+        start_s: what the first that drafts costs more.
+    """
+    took, after = start_s * any(drafted for drafted, *_ in steps), None
+    for drafted, _, forwards in steps:
+        read = drafted + 1
+        took += costs.draft_s(1, forwards) + costs.verify_s(read)
+        took += costs.switch_s(read, after) if after else 0.0
+        after = read
     return took
 
 
-def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: int) -> tuple[int, list[torch.Tensor]]:
-    """Drafted tokens of one step, and the drafter's own probability of each."""
+def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: int) -> tuple[list[torch.Tensor], int]:
+    """The drafter's own probability of each token drafted in one step, and how many were drawn for that."""
+    probs: list[torch.Tensor] = []
+    drawn = 0
     if policy.rests(batch):
-        return 0, []
+        return probs, drawn
     root = torch.ones(1, 1, device=batch.device)
     frontier = Frontier(_depth(0, batch), root, None, None, _active(room > 0, batch))
     stops = trace.request.stop_token_ids
-    probs: list[torch.Tensor] = []
     leaves, index = trace.on, start
     while bool(frontier.active) and bool(policy.grow(frontier, batch)):
+        if drawn == len(probs):
+            drawn += max(min(policy.likely(batch, drawn), room - drawn, trace.ahead), 1)
         if leaves is trace.on and index > start and not trace.accepted[index - 1]:
             leaves, index = trace.off[index - 1], 0
         probs.append(leaves.prob[index])
@@ -71,15 +82,15 @@ def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: i
         # The record ends with the text, and some way after a rejection.
         more = depth < room and int(leaves.tokens[index]) not in stops
         more = more and (index + 1 < len(leaves.tokens) or (leaves is trace.on and not trace.accepted[index]))
-        frontier = _frontier(leaves, index, depth, more, batch)
+        frontier = _frontier(leaves, index, depth, more, batch, drawn)
         index += 1
-    return len(probs), probs
+    return probs, drawn
 
 
-def _frontier(leaves: Leaves, index: int, depth: int, more: bool, batch: Batch) -> Frontier:
+def _frontier(leaves: Leaves, index: int, depth: int, more: bool, batch: Batch, drawn: int) -> Frontier:
     hidden = None if leaves.hidden is None else leaves.hidden[index][None, None]
     prob, logits = leaves.prob[index][None, None], leaves.logits[index][None, None]
-    return Frontier(_depth(depth, batch), prob, logits, hidden, _active(more, batch))
+    return Frontier(_depth(depth, batch), prob, logits, hidden, _active(more, batch), drawn)
 
 
 def _depth(depth: int, batch: Batch) -> torch.Tensor:
@@ -90,12 +101,12 @@ def _active(active: bool, batch: Batch) -> torch.Tensor:
     return torch.tensor([[active]], device=batch.device)
 
 
-def _as_draft(drafted: int, probs: list[torch.Tensor], device: torch.device) -> Draft:
+def _as_draft(probs: list[torch.Tensor], drawn: int, device: torch.device) -> Draft:
     """The step's draft, as far as policies look at it."""
-    nodes = torch.arange(drafted + 1, device=device)[None]
+    nodes = torch.arange(len(probs) + 1, device=device)[None]
     prob = torch.stack([torch.ones((), device=device), *probs])[None] if probs else None
-    count = torch.tensor([drafted], device=device)
-    return Draft(torch.zeros_like(nodes), (nodes - 1).clamp_min(0), count + 1, None, Drawn.IID, prob, count)
+    sizes, forwards = torch.tensor([[len(probs) + 1], [drawn]], device=device)
+    return Draft(torch.zeros_like(nodes), (nodes - 1).clamp_min(0), sizes, None, Drawn.IID, prob, forwards)
 
 
 def _as_verdict(drafted: int, accepted: int, device: torch.device) -> Verdict:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from foretoken.bench.profile import profiled
-from foretoken.costs import Costs
+from foretoken.bench.profile import DECISIONS, profiled, timed
 from foretoken.llm import LLM
 from foretoken.request import Request
-from foretoken.types import Counts
+from foretoken.types import Counts, Row
+
+PARTS = ("draft", "length", "rest")  # of a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Sample:
         prefill_s: seconds until the prompt was read by target and drafter.
         decode_s: seconds from there to the last token.
         counts: what happened.
-        steps: (drafted, accepted, seconds of drafting, seconds of the rest) of every step.
+        steps: (drafted, accepted, draft forwards, seconds of drafting, of deciding lengths, of the rest) of every step.
         token_ids: emitted ids.
         stations: seconds by station of all steps together (see `profiled`); None where they were not timed.
     """
@@ -36,36 +37,9 @@ class Sample:
     prefill_s: float
     decode_s: float
     counts: Counts
-    steps: list[tuple[int, int, float, float]]
+    steps: list[tuple[int, int, int, float, float, float]]
     token_ids: list[int]
     stations: dict[str, float] | None = None
-
-
-class Stopwatch(Costs):
-    """Passes everything on, and remembers how long the last step took.
-
-    Args:
-        costs: what the engine had.
-    """
-
-    def __init__(self, costs: Costs) -> None:
-        super().__init__()
-        self._costs = costs
-        self.last = (0.0, 0.0)
-
-    def draft_s(self, rows: int, forwards: int = 1) -> float:
-        return self._costs.draft_s(rows, forwards)
-
-    def verify_s(self, tokens: int) -> float:
-        return self._costs.verify_s(tokens)
-
-    def switch_s(self, tokens: int, after: int | None = None) -> float:
-        return self._costs.switch_s(tokens, after)
-
-    def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
-        self.last = draft_s, verify_s
-        self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
-        self.last_s = self._costs.last_s
 
 
 def interleave(
@@ -103,13 +77,23 @@ def _measure(llm: LLM, name: str, request: Request, prompt: int, repeat: int, pr
     begin = time.perf_counter()
     (row,) = engine.start([request])
     started = time.perf_counter()
-    watch = engine.batch.costs = Stopwatch(engine.batch.costs)
+    places = [
+        (engine.drafter, "draft", "draft"),
+        *((engine.length, name, "length") for name in DECISIONS),
+        (engine, "step", "rest"),
+    ]
     steps = []
-    with profiled(engine, llm.models[1]) if profile else nullcontext() as stations:
+    profiling = profiled(engine, llm.models[1]) if profile else nullcontext()
+    with timed(PARTS, places) as spent, profiling as stations:
         while engine.batch.rows:
-            drafted, accepted = row.counts.num_drafted, row.counts.num_accepted
+            before = _counts(row)
+            spent.update(dict.fromkeys(PARTS, 0.0))
             engine.step()
-            counts = row.counts
-            steps.append((counts.num_drafted - drafted, counts.num_accepted - accepted, *watch.last))
+            drafted, accepted, forwards = (now - then for now, then in zip(_counts(row), before, strict=True))
+            steps.append((drafted, accepted, forwards, spent["draft"], spent["length"], spent["rest"]))
     ended = time.perf_counter()
     return Sample(name, prompt, repeat, started - begin, ended - started, row.counts, steps, row.output, stations)
+
+
+def _counts(row: Row) -> tuple[int, int, int]:
+    return row.counts.num_drafted, row.counts.num_accepted, row.counts.num_draft_forwards

@@ -54,6 +54,7 @@ class Trace:
         accepted: whether the token drafted at each position is kept, if everything drafted before it was.
         on: n leaves, the token drafted at each position after the text before it.
         off: by rejected position, the leaves that would be drafted after it, nearest first.
+        ahead: how many tokens the draft draws at once, looked at or not; 0 if it only scores.
     """
 
     request: Request
@@ -61,6 +62,7 @@ class Trace:
     accepted: list[bool]
     on: Leaves
     off: dict[int, Leaves]
+    ahead: int = 0
 
     def run(self, position: int) -> int:
         """How many tokens drafted from a position on would be accepted."""
@@ -98,7 +100,8 @@ def record(target: LanguageModel, draft: LanguageModel, request: Request, text: 
     refused = draw(residual(q, p), rng.random(len(text)).tolist())
     on = _leaves(torch.where(accepted, emitted, refused), scores)
     rejected = (~accepted).nonzero()[:, 0]
-    return Trace(request, text, accepted.tolist(), on, _branches(draft, cache, request, on, rejected, rng))
+    ahead = 0 if request.sampling.cuts and request.sampling.temperature else draft.ahead(1)
+    return Trace(request, text, accepted.tolist(), on, _branches(draft, cache, request, on, rejected, rng), ahead)
 
 
 def _branches(

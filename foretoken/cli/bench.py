@@ -133,7 +133,7 @@ def _run(
         "check": _check(llm, models, output, rows, requests[0]) if what.check else None,
         **_setup(llm, requests[0], sources, what.repeat),
         "growth": None,
-        "simulation": simulation(chosen, requests, samples, what.draft_costs, quiet) if what.simulate else None,
+        "simulation": simulation(chosen, requests, samples, rows, what.draft_costs, quiet) if what.simulate else None,
         "samples": [asdict(sample) for sample in samples],
     }
     return record, samples

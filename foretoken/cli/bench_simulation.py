@@ -37,7 +37,12 @@ def read_costs(text: str) -> list[float | None]:
 
 
 def simulation(
-    chosen: Mapping[str, LLM], requests: Sequence[Request], samples: Sequence[Sample], costs: str, quiet: bool
+    chosen: Mapping[str, LLM],
+    requests: Sequence[Request],
+    samples: Sequence[Sample],
+    rows: Sequence[Mapping[str, Any]],
+    costs: str,
+    quiet: bool,
 ) -> list[dict[str, Any]]:
     """Simulate the methods of a finished run.
 
@@ -45,11 +50,12 @@ def simulation(
         chosen: models by method, plain decoding first.
         requests: what they were asked.
         samples: of the run, whose plain answers are traced.
+        rows: what the samples come to, by method.
         costs: as `read_costs` takes them.
         quiet: no progress.
     """
     from foretoken.bench.methods import ORACLE, PLAIN
-    from foretoken.bench.simulate import costs_of, simulate, summary
+    from foretoken.bench.simulate import RunCosts, costs_of, simulate, summary
     from foretoken.bench.trace import record
     from foretoken.costs import GivenCosts
 
@@ -62,15 +68,14 @@ def simulation(
             traces.append(record(target, draft, requests[sample.prompt], sample.token_ids))
             update(f"recorded {len(traces)} of {len(answers)} answers")
         policies = {name: llm.make_length for name, llm in chosen.items() if name not in (PLAIN, ORACLE)}
-        rounds = len({s.repeat for s in samples})
-        measured = {name: sum(s.decode_s for s in samples if s.method == name) / rounds for name in chosen}
+        here, measured = costs_of(samples, target.width), {row["method"]: row["tokens_per_s"] for row in rows}
         found = []
         for cost in read_costs(costs):
-            given = costs_of(samples, target.width) if cost is None else GivenCosts(cost)
             update("at the costs measured" if cost is None else f"at {cost:g} target forwards per draft forward")
-            share = given.draft_s(1) / given.verify_s(1)
-            rows = summary(simulate(traces, policies, given), measured if cost is None else {})
-            found.append({"draft_cost": share, "measured": cost is None, "methods": rows})
+            given = here if cost is None else RunCosts(dict.fromkeys((*chosen, ORACLE), GivenCosts(cost)))
+            share = given.of[PLAIN].draft_s(1) / given.of[PLAIN].verify_s(1)
+            compared = summary(simulate(traces, policies, given), measured if given is here else {})
+            found.append({"draft_cost": share, "measured": given is here, "methods": compared})
     return found
 
 

@@ -12,6 +12,8 @@ from foretoken.bench import profile
 from foretoken.bench.methods import variants
 from foretoken.bench.profile import STATIONS, profiled, summary
 from foretoken.bench.run import interleave
+from foretoken.draft.model import ModelDrafter
+from foretoken.length.fixed import Fixed
 from foretoken.llm import LLM
 
 
@@ -68,6 +70,25 @@ def test_every_station_is_charged_with_its_own_time(
         engine.step()
     assert seconds == expected
     assert sum(seconds.values()) == clock["s"]
+
+
+@pytest.mark.parametrize("profile", [False, True])
+def test_every_step_is_split_into_drafting_deciding_and_the_rest(
+    llm: LLM, clock: dict[str, float], monkeypatch: pytest.MonkeyPatch, profile: bool
+) -> None:
+    slow(ModelDrafter, "draft", 1.0, clock, monkeypatch)
+    slow(Fixed, "rests", 4.0, clock, monkeypatch)
+    slow(Fixed, "grow", 16.0, clock, monkeypatch)
+    slow(Fixed, "observe", 256.0, clock, monkeypatch)
+    slow(llm.models[0], "forward", 1024.0, clock, monkeypatch)
+    slow(stations, "commit", 2048.0, clock, monkeypatch)
+    request = llm.request("What is 2 + 3?", max_new_tokens=6, ignore_eos=True)
+    _, sample = interleave(variants(llm, ["fixed:2"]), [request], profile=profile)
+    assert any(drafted for drafted, *_ in sample.steps)
+    for drafted, _, _, draft_s, length_s, rest_s in sample.steps:
+        assert (draft_s, rest_s) == (1, 1024 + 2048)
+        # Asked once more than it grew, but where there is no room.
+        assert length_s - 4 - 256 in (16 * drafted, 16 * (drafted + 1))
 
 
 def test_nothing_stays_behind(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 import foretoken
 from foretoken.bench.replay import replay, seconds
 from foretoken.bench.run import Sample
-from foretoken.bench.simulate import costs_of, simulate, summary
+from foretoken.bench.simulate import RunCosts, costs_of, simulate, summary
 from foretoken.bench.trace import record
 from foretoken.costs import GivenCosts
 from foretoken.errors import RequestError
@@ -43,9 +44,10 @@ def test_at_temperature_0_a_replay_makes_the_steps_of_the_engine(llm: foretoken.
         (row,) = engine.start([request])
         steps = []
         while engine.batch.rows:
-            before = row.counts.num_drafted, row.counts.num_accepted
+            before = row.counts.num_drafted, row.counts.num_accepted, row.counts.num_draft_forwards
             engine.step()
-            steps.append((row.counts.num_drafted - before[0], row.counts.num_accepted - before[1]))
+            after = row.counts.num_drafted, row.counts.num_accepted, row.counts.num_draft_forwards
+            steps.append(tuple(now - then for now, then in zip(after, before, strict=True)))
         target, draft = llm.models
         assert draft is not None
         trace = record(target, draft, request, row.output)
@@ -108,15 +110,15 @@ def test_a_simulation_counts_every_token_once_and_the_oracle_bounds_all(llm: for
     trace = record(target, draft, request, _text(llm, request))
     costs = GivenCosts(0.1)
     policies = {f"fixed:{k}": (lambda k=k: Fixed(Fixed.Config(k))) for k in range(1, 5)}
-    results = simulate([trace], policies, costs)
-    rows = {row["method"]: row for row in summary(results, {"plain": 60.0})}
+    results = simulate([trace], policies, RunCosts(dict.fromkeys(["plain", *policies, "oracle"], costs)))
+    rows = {row["method"]: row for row in summary(results, {"plain": 0.5})}
     for one in results:
         # Every step emits what it accepted and one more token, but for a last one cut short.
-        emitted = sum(accepted + 1 for _, accepted in one.steps[0])
+        emitted = sum(accepted + 1 for _, accepted, _ in one.steps[0])
         assert one.num_tokens in (emitted, emitted - 1)
         assert one.seconds == pytest.approx(seconds(one.steps[0], costs))
     assert rows["plain"]["speed_up"] == 1
-    assert rows["plain"]["simulated_over_measured"] == pytest.approx(results[0].num_tokens / 60)
+    assert rows["plain"]["simulated_over_measured"] == pytest.approx(0.5)  # a second per token simulated, two measured
     assert rows["oracle"]["simulated_over_measured"] is None
     assert rows["oracle"]["discard_rate"] == 0
     assert max(rows.values(), key=lambda row: row["speed_up"])["method"] == "oracle"
@@ -132,14 +134,58 @@ def _text(llm: foretoken.LLM, request: Request) -> list[int]:
     return run.completions()[0].token_ids
 
 
+Step = tuple[int, int, int, float, float, float]
+
+
+def _sample(method: str, steps: list[Step]) -> Sample:
+    return Sample(method, 0, 0, 0.0, 1.0, Counts(), steps, [])
+
+
 def test_costs_of_a_run_are_read_off_its_steps() -> None:
-    """Drafting k tokens takes 0.1 + 0.2 k seconds, verifying n tokens 1 + 0.1 n, and one step hiccups."""
-    steps = [(k, 0, 0.1 + 0.2 * k if k else 0.0, 1.1 + 0.1 * k) for k in (0, 1, 2, 4)] * 5 + [(2, 0, 9.0, 9.0)]
-    costs = costs_of([Sample("m", 0, 0, 0.0, 1.0, Counts(), steps, [])], lambda tokens: 1)
-    assert costs.draft_s(1) == pytest.approx(0.2)
-    assert costs.verify_s(1) == pytest.approx(1.1)
-    assert costs.verify_s(3) == pytest.approx(1.3 + 0.1)
-    assert seconds([(2, 0), (0, 0)], costs) == pytest.approx(0.5 + 1.3 + 1.1)
+    """k draft forwards take 0.1 + 0.2 k seconds, verifying n tokens 1 + 0.1 n, and one of two policies 0.05 + 0.02 k.
+
+    The first draft of an answer takes 3 more, and one candidate is drafted by two forwards.
+    """
+    forwards = {0: 0, 1: 2, 2: 2, 4: 4}
+
+    def steps(thinks: bool) -> list[Step]:
+        return [
+            (
+                *(k, 0, f),
+                0.1 + 0.2 * f + 3.0 * (index == 1) if k else 0.0,
+                thinks * (0.05 + 0.02 * k if k else 0.01),
+                1.1 + 0.1 * k,
+            )
+            for index, (k, f) in enumerate(list(forwards.items()) * 5)
+        ]
+
+    costs = costs_of([_sample("quick", steps(False)), _sample("slow", steps(True))], lambda tokens: 1)
+    assert costs.start_s == pytest.approx(3.0)
+    for method, thinks in (("quick", 0), ("oracle", 0), ("slow", 1)):
+        of = costs.of[method]
+        assert of.draft_s(1) == pytest.approx(0.2)
+        assert of.verify_s(1) == pytest.approx(1.1 + 0.01 * thinks)
+        assert of.verify_s(3) == pytest.approx(0.1 + 1.3 + 0.09 * thinks)
+    assert seconds([(1, 0, 2), (0, 0, 0)], costs.of["slow"], costs.start_s) == pytest.approx(
+        3 + 0.5 + 1.2 + 0.07 + 1.11
+    )
+    assert seconds([(0, 0, 0)], costs.of["quick"], costs.start_s) == pytest.approx(1.1)
+
+
+def test_however_times_scatter_the_steps_of_a_run_cost_what_they_took() -> None:
+    """Medians would leave out what is slow now and then, such as the first steps of an answer."""
+    chance = random.Random(0)
+    lengths = [("plain", [0] * 9), ("fixed:2", [2] * 5), ("adaptive", [1, 3, 0, 2, 5, 1])]
+    samples = [
+        _sample(m, [(k, 0, k + k % 2, k * chance.random(), k * chance.random(), chance.expovariate(1.0)) for k in ks])
+        for m, ks in lengths
+    ]
+    costs = costs_of(samples, lambda tokens: tokens)
+    simulated = sum(
+        seconds([(k, 0, forwards) for k, _, forwards, *_ in one.steps], costs.of[one.method], costs.start_s)
+        for one in samples
+    )
+    assert simulated == pytest.approx(sum(sum(step[3:]) for one in samples for step in one.steps))
 
 
 def test_what_another_width_costs_is_read_off_the_steps_that_follow_one() -> None:
@@ -150,11 +196,13 @@ def test_what_another_width_costs_is_read_off_the_steps_that_follow_one() -> Non
 
     def sample(name: str, lengths: list[int]) -> Sample:
         changes = [b > 0 and width(lengths[b - 1] + 1) != width(k + 1) for b, k in enumerate(lengths)]
-        steps = [(k, 0, 0.2 * k, 1.1 + 0.1 * k + 0.5 * change) for k, change in zip(lengths, changes, strict=True)]
-        return Sample(name, 0, 0, 0.0, 1.0, Counts(), steps, [])
+        return _sample(
+            name, [(k, 0, k, 0.2 * k, 0.0, 1.1 + 0.1 * k + 0.5 * c) for k, c in zip(lengths, changes, strict=True)]
+        )
 
     adaptive = [0, 1, 3, 2, 0, 5, 3, 7]
-    costs = costs_of([sample(f"fixed:{k}", [k] * 4) for k in range(4)] + [sample("adaptive", adaptive)], width)
+    samples = [sample(f"fixed:{k}", [k] * 4) for k in range(4)] + [sample("adaptive", adaptive)]
+    costs = costs_of(samples, width).of["adaptive"]
     assert [costs.verify_s(n) for n in (1, 2, 4, 6, 8)] == pytest.approx([1.1, 1.2, 1.4, 1.6, 1.8])
-    taken = sum(draft_s + rest_s for *_, draft_s, rest_s in sample("adaptive", adaptive).steps)
-    assert seconds([(k, 0) for k in adaptive], costs) == pytest.approx(taken)
+    taken = sum(sum(step[3:]) for step in samples[-1].steps)
+    assert seconds([(k, 0, k) for k in adaptive], costs) == pytest.approx(taken)
