@@ -60,7 +60,7 @@ def test_a_difference_that_must_not_be_is_an_error(run: Run, stand_ins: None) ->
         assert difference["top2_logit_gap"] > 0
     seen = run("demo", *SHORT, "--accept", "liar")
     assert seen.code == 3
-    assert re.search(r"fish .* differs at \d+", seen.out)
+    assert re.search(r"differs at \d+", seen.out)
     assert re.search(r"\nfish: where the texts part, the target's two best logits are \S+ apart\n", seen.out)
     assert max(map(len, seen.out.splitlines())) <= 80
 

@@ -23,7 +23,7 @@ def test_the_marked_text_goes_to_stderr_and_the_answer_stays_clean(run: Run) -> 
     assert "[" not in result.out
     marked, blank, legend = result.err.rpartition("\n\n")
     assert (blank, legend) == ("\n\n", LEGEND)
-    assert marked.startswith("[def factorial(n):")
+    assert marked.startswith("[def factorial")
     assert "~n [* factorial(n - 1)]" in marked
     assert unmarked(marked).strip() == result.out.strip()
 
