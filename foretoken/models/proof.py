@@ -91,11 +91,6 @@ def draws_amiss(model: LanguageModel, reference: LanguageModel, tokens: Tensor, 
     return distance(torch.cat(found, 1), torch.cat(expected, 1))
 
 
-def _causal(size: int) -> Tensor:
-    """[1, N, N] bool. What each token of a text sees."""
-    return torch.ones(1, size, size, dtype=torch.bool).tril()
-
-
 def distance(found: Tensor, expected: Tensor) -> float:
     """How far logits are from what they should be, in parts of their spread; the mean over tokens.
 
@@ -145,21 +140,7 @@ def goes_on_the_same(model: Any, count: int) -> bool:
         model: with `readable` and `dtype`.
         count: tokens to draw.
     """
-    tokens = probe(model.readable)
-    read = tokens.shape[1]
-    cache = model.new_cache(1)
-    model.forward(tokens[:, :-2], torch.arange(read - 2)[None], _causal(read - 2), cache)
-    cache.commit(torch.arange(read - 2)[None], torch.tensor([read - 2]))
-    drawn = model.chain(tokens[:, -2:], torch.tensor([read - 1]), cache, count)
-    after = model.forward(
-        drawn.tokens[:, -1:], torch.tensor([[read + count - 1]]), torch.ones(1, 1, count + 1, dtype=torch.bool), cache
-    )
-    text = torch.cat([tokens, drawn.tokens], 1)
-    expected = model.forward(
-        text, torch.arange(read + count)[None], _causal(read + count), model.new_cache(1), last=count + 1
-    )
-    found = torch.cat([drawn.logits, after.logits], 1)
-    return distance(found, expected.logits) < TOLERANCE[model.dtype]
+    return draws_amiss(model, model, probe(model.readable), count) < TOLERANCE[model.dtype]
 
 
 def _causal(size: int) -> Tensor:

@@ -50,7 +50,7 @@ class Loop:
             tokens: [B, 2] int64. As in `LanguageModel.chain`.
             newest: [B] int64, on the CPU. Slot of the newest token; `capacity` for a row to be left alone.
             temperature: as in `LanguageModel.chain`.
-            uniforms: [B, K] float64, on the CPU, or None. As in `LanguageModel.chain`.
+            uniforms: [B, K] float64 or None, on the CPU. As in `LanguageModel.chain`.
             capacity: slots of a row.
         """
         rows = len(newest)
@@ -73,7 +73,7 @@ class Loop:
             count: K.
 
         Returns:
-            The logits' buffer.
+            [B, M, V] float32. The buffer of logits, for up to M tokens.
             [B, K, H] float or None. Last hidden state behind each of them.
         """
         # Always in the same mode, whatever the caller's is.
@@ -92,7 +92,7 @@ class Loop:
         """[B] int64. The k-th token of each row, drawn from what was scored ([B, V] float32)."""
         own = logits.softmax(-1)
         if self.q is None:
-            token = own.argmax(-1)
+            token = logits.argmax(-1)
         else:
             token, law = choose(logits, self.plan[:, 1:2].float(), self.plan[:, 2 + k : 3 + k])
             self.q[:, k] = law
