@@ -144,8 +144,8 @@ class StaticCache:
 
         Args:
             positions: [B, N] int64. Position of each new token in its sequence, on the device of the keys.
-            before: [B] int64 or None, on the CPU. Entries that are written in front of those, and committed by `end`; only
-                where nothing is pending.
+            before: [B] int64 or None, on the CPU. Entries that are written in front of those, and committed by `end`;
+                only where nothing is pending.
 
         Returns:
             Where they go.

@@ -20,7 +20,7 @@ from foretoken.sampling import warp
 from foretoken.types import Continuation
 from tests.contract.far import DEVICE, Far, FarDevice, far
 
-from .drive import CLOSE, error, keep, random_tokens, read_chain
+from .drive import CLOSE, draw_by_forwards, error, keep, random_tokens, read_chain
 from .families import FAMILIES, MAX_LENGTH, build, config, pair
 from .recorder import Recorder
 from .test_backends import GPU, on_gpu, recorded, static
@@ -28,30 +28,6 @@ from .test_backends import GPU, on_gpu, recorded, static
 Made = Callable[[str], tuple[Any, Any]]
 backends = pytest.mark.parametrize("made", [static, recorded, pytest.param(on_gpu, marks=GPU)])
 JUST_BELOW_1 = 1 - 2**-53
-
-
-def forwards(
-    model: Any, tokens: Tensor, at: Tensor, cache: Any, count: int, temperature: float, uniforms: Tensor | None
-) -> Continuation:
-    """As `LanguageModel.chain`, by forwards of one token."""
-    if not cache.pending:
-        lacking = cache.lengths < at
-        if bool(lacking.any()):
-            read_chain(model, cache, tokens[:, :1])
-            cache.commit(torch.zeros(len(at), 1, dtype=torch.int64), lacking.long())
-    token, parts = tokens[:, 1], []
-    for k in range(count):
-        mask = torch.ones(len(at), 1, cache.pending + 1, dtype=torch.bool)
-        positions = (at + k).clamp_max(model.max_length - 1)
-        scores = model.forward(token[:, None], positions[:, None], mask, cache)
-        logits = scores.logits[:, -1]
-        law = warp(logits, temperature) if temperature else None
-        token = logits.argmax(-1) if law is None or uniforms is None else draw(law, uniforms[:, k].tolist())
-        prob = logits.softmax(-1).gather(1, token[:, None])[:, 0]
-        parts.append((token, prob, logits, scores.hidden[:, -1], law))
-    token, prob, logits, hidden, law = zip(*parts, strict=True)
-    q = torch.stack(law, 1) if temperature else None
-    return Continuation(*(torch.stack(one, 1) for one in (token, prob, logits, hidden)), q)
 
 
 def same(found: Continuation, expected: Continuation) -> None:
@@ -90,7 +66,7 @@ def compare(ours: Any, theirs: Any, at: list[int], held: list[int], count: int, 
 
     def go(tokens: Tensor, places: Tensor, seed: int) -> Continuation:
         uniforms = numbers(seed, rows, count) if temperature else None
-        expected = forwards(theirs, tokens, places, caches[1], count, temperature, uniforms)
+        expected = draw_by_forwards(theirs, tokens, places, caches[1], count, temperature, uniforms)
         found = ours.chain(tokens.to(ours.device), places, caches[0], count, temperature, uniforms)
         same(found, expected)
         assert torch.equal(*(cache.lengths for cache in caches))
@@ -149,7 +125,7 @@ def test_at_the_end_of_the_context(made: Made) -> None:
     texts, at = random_tokens(1, 2, MAX_LENGTH), torch.tensor([MAX_LENGTH - 2, 5])
     newest = texts.gather(1, at[:, None] + torch.tensor([-1, 0]))
     caches = [started(model, texts, [MAX_LENGTH - 2, 4]) for model in (ours, theirs)]
-    expected = forwards(theirs, newest, at, caches[1], 4, 0.0, None)
+    expected = draw_by_forwards(theirs, newest, at, caches[1], 4, 0.0, None)
     found = ours.chain(newest, at, caches[0], 4)
     assert torch.equal(found.tokens[1].cpu(), expected.tokens[1])
     assert torch.equal(found.tokens[0, :2].cpu(), expected.tokens[0, :2])
@@ -180,7 +156,7 @@ def test_drafts_with_embeddings_of_another_size(vocab_size: int, temperature: fl
     caches = [started(model, texts, [8]) for model in (ours, theirs)]
     uniforms = numbers(4, 1, 4) if temperature else None
     found = ours.chain(texts[:, -2:], at, caches[0], 4, temperature, uniforms)
-    same(found, forwards(theirs, texts[:, -2:], at, caches[1], 4, temperature, uniforms))
+    same(found, draw_by_forwards(theirs, texts[:, -2:], at, caches[1], 4, temperature, uniforms))
     assert int(found.tokens.max()) < min(vocab_size, 64)
 
 
@@ -310,7 +286,7 @@ def test_one_that_fails_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(RuntimeError, match="no memory"):
             model.chain(texts[:, -2:], at, caches[0], 3)
     assert (caches[0].lengths.tolist(), caches[0].pending) == ([7, 8], 0)
-    expected = forwards(other, texts[:, -2:], at, caches[1], 3, 0.0, None)
+    expected = draw_by_forwards(other, texts[:, -2:], at, caches[1], 3, 0.0, None)
     same(model.chain(texts[:, -2:], at, caches[0], 3), expected)
 
 
