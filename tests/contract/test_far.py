@@ -13,15 +13,15 @@ from foretoken.length.base import LengthPolicy
 from foretoken.registry import METHODS, find
 from foretoken.request import Request, Sampling
 from foretoken.shape.base import TreeShape
-from foretoken.types import Batch, Continuation, Draft
+from foretoken.types import Batch, Draft
 from tests.contract import methods
+from tests.contract.drawing import DrawingTable
 from tests.contract.engine_law import engine_law
 from tests.contract.far import FarDevice, FarModel, far
 from tests.contract.law import exact_law
 from tests.contract.methods import Choice, Setup, choices, setups
 from tests.contract.outcomes import distance
 from tests.contract.table import TableModel, near, random_table
-from tests.models.drive import draw_by_forwards
 
 TARGET = random_table(61, 6)
 DRAFT = near(TARGET, 62)
@@ -29,16 +29,6 @@ WITH_MODEL = [choice for choice in choices("draft") if choice.type.uses_model]
 
 
 LENGTHS = [Choice(find("length", name)) for name in sorted(METHODS["length"])]
-
-
-class Onward(TableModel):
-    """Draws tokens by itself, as the backend `graphs` does."""
-
-    def ahead(self, rows: int) -> int:
-        return 4
-
-    def chain(self, tokens: Tensor, at: Tensor, cache: Any, *rest: Any, **options: Any) -> Continuation:
-        return draw_by_forwards(self, tokens, at, cache, *rest, **options)
 
 
 SETUPS = list(setups(draft=WITH_MODEL[:1], length=LENGTHS))
@@ -94,7 +84,7 @@ def test_drafting_ahead_is_exact(setup: Setup, stops: tuple[int, ...]) -> None:
     assert distance(law, exact_law(target, request)) < 1e-9
 
 
-@pytest.mark.parametrize("kind", [TableModel, Onward])
+@pytest.mark.parametrize("kind", [TableModel, DrawingTable])
 @pytest.mark.parametrize("setup", SETUPS, ids=str)
 def test_texts_stay_the_same(setup: Setup, kind: type[TableModel]) -> None:
     warm = Sampling() if setup.accept.type.greedy_only else Sampling(temperature=1.0)
@@ -158,7 +148,7 @@ def test_a_sampled_step_waits_once_more_for_every_token_and_three_times_to_accep
 @pytest.mark.parametrize("k", [1, 3, 4, 6])
 def test_a_draft_that_draws_by_itself_is_not_waited_for(k: int) -> None:
     fixed = Choice(find("length", "fixed"), {"k": k})
-    for names in waits(fixed, Sampling(), kind=Onward):
+    for names in waits(fixed, Sampling(), kind=DrawingTable):
         assert names == ["cpu"]
-    for names in waits(fixed, Sampling(temperature=1.0), kind=Onward):
+    for names in waits(fixed, Sampling(temperature=1.0), kind=DrawingTable):
         assert len(names) == 3, names
