@@ -43,7 +43,7 @@ PROTOCOLS = {
 }
 CALLED = {
     "torch": {"TensorCache.begin", "TensorCache.write", "TensorCache.commit", "HFModel.forward", "tree_attention"},
-    "graphs": {"StaticCache.begin", "StaticCache.commit", "StaticModel.forward"},
+    "graphs": {"StaticCache.begin", "StaticCache.commit", "StaticModel.forward", "StaticModel.chain", "choose"},
     "openvino": {"PagedCache.commit", "OpenVINOModel.forward"},
 }
 HAS_OPENVINO = find_spec("openvino") is not None
@@ -123,6 +123,7 @@ def test_shape_lines_hold_in_generations_with_every_method(backend: str, watched
         sampling = [Sampling(), Sampling() if find("accept", accept).greedy_only else warm]
         using.generate(prompts, sampling, max_new_tokens=5, seed=1, ignore_eos=True)
     model.using(draft="none").generate(prompts, warm, max_new_tokens=2, seed=1)
+    model.generate(prompts, Sampling(temperature=0.8), max_new_tokens=5, seed=1, ignore_eos=True)
     for inside in (choice for choice in choices("draft") if choice.type.trained):
         rest = (Choice(find(station, DEFAULTS[station])) for station in ("length", "shape", "accept"))
         engine = Setup(inside, *rest).engine(*model.models)

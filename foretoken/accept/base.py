@@ -136,7 +136,7 @@ def chain_verdict(draft: Draft, counts: Tensor, tested: Tensor, law: Tensor, rng
     """
     steps = torch.arange(1, draft.tokens.shape[1], device=counts.device)
     path = torch.where(steps <= counts[:, None], steps, -1)
-    next_token = rng.pick(law, torch.ones_like(counts, dtype=torch.bool))
+    next_token = rng.pick(law, torch.ones(len(counts), dtype=torch.bool))
     return Verdict(path, counts, tested, next_token, counts < draft.sizes - 1)
 
 

@@ -25,7 +25,7 @@ class Rejection(AcceptanceRule):
 
     def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
         if draft.tokens.shape[1] == 1:
-            return plain_verdict(draft, rng.pick(p[:, 0], draft.sizes > 0))
+            return plain_verdict(draft, rng.pick(p[:, 0], torch.ones(len(p), dtype=torch.bool)))
         kept = rng.coin(chain_ratios(draft, p).clamp_max(1), draft.nodes[:, 1:]).cumprod(-1)
         counts = kept.sum(-1)
         tested = torch.minimum(counts + 1, draft.sizes - 1)

@@ -103,8 +103,8 @@ class LanguageModel(Protocol):
             cache: the rows' cache.
             count: K, from 1 to `ahead(B)`.
             temperature: 0 takes the likeliest token each time.
-            uniforms: [B, K] float64, on the CPU, or None at temperature 0. Numbers in [0, 1): a token is the first one
-                whose cumulative probability is above its number.
+            uniforms: [B, K] float64 or None, on the CPU; None at temperature 0. Numbers in [0, 1): a token is the first
+                one whose cumulative probability is above its number.
         """
         ...
 

@@ -47,7 +47,7 @@ class Drawing:
             tensors: keys and values.
             count: K, tokens to draw.
             temperature: 0 takes the likeliest token each time.
-            uniforms: [K] float64 array, or None at temperature 0.
+            uniforms: [K] float64 or None, an array; None at temperature 0.
         """
         self._inputs.write(reading)
         arrays = self._inputs.arrays

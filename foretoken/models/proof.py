@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from foretoken.models.base import KVCache
+from foretoken.models.base import KVCache, LanguageModel
 from foretoken.types import Scores
 
 # How far logits may be from what they should be, in parts of their spread. Rounding stays well below; a mask or a
@@ -56,15 +57,50 @@ def read_with_detours(
     return torch.cat([first.logits[:, 4:], second.logits[:, 1:]], 1)
 
 
+def draws_amiss(model: LanguageModel, reference: LanguageModel, tokens: Tensor, count: int) -> float:
+    """How far the scores of a model that draws tokens by itself are from what another says; the mean over tokens.
+
+    It draws after a token whose entry is missing, then, with one drawn token kept, after one that was read. Both times
+    it reads the last drawn token, for which all entries must be there.
+
+    Args:
+        model: draws by itself.
+        reference: what it was made of, or itself.
+        tokens: [1, 8] int64.
+        count: how many to draw each time.
+
+    Returns:
+        As `distance`; infinite if some token is not the likeliest.
+    """
+    cache, known = model.new_cache(1), tokens.shape[1] - 2
+    model.forward(tokens[:, :known], torch.arange(known)[None], _causal(known), cache)
+    cache.commit(torch.arange(known)[None], torch.tensor([known]))
+    found, expected = [], []
+    for read in (known + 2, known + 3):
+        drawn = model.chain(tokens[:, read - 2 : read], torch.tensor([read - 1]), cache, count)
+        if not torch.equal(drawn.tokens, drawn.logits.argmax(-1)):
+            return math.inf
+        found.append(drawn.logits)
+        tokens = torch.cat([tokens[:, :read], drawn.tokens], 1)
+        places = torch.arange(read + count)[None].clamp_max(reference.max_length - 1)
+        mask, fresh = _causal(read + count), reference.new_cache(1)
+        expected.append(reference.forward(tokens, places, mask, fresh, last=count + 1).logits)
+        mask = torch.ones(1, 1, count + 1, dtype=torch.bool)
+        found.append(model.forward(tokens[:, -1:], places[:, -1:], mask, cache).logits)
+        cache.commit(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([1]))
+    return distance(torch.cat(found, 1), torch.cat(expected, 1))
+
+
 def distance(found: Tensor, expected: Tensor) -> float:
     """How far logits are from what they should be, in parts of their spread; the mean over tokens.
 
     Args:
         found: [1, N, V] float.
-        expected: [1, N, W] float. Logits that only one of the two has do not count.
+        expected: [1, N, W] float. Logits that only one of the two has do not count, nor tokens that are impossible.
     """
     width = min(found.shape[-1], expected.shape[-1])
-    found, expected = found[..., :width], expected[..., :width]
+    possible = ~(expected[0, :, :width] == -torch.inf).all(0)
+    found, expected = found[..., :width][..., possible], expected[..., :width][..., possible]
     spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
     # The mean, since half precision may send a token or two of a mixture of experts elsewhere.
     return float(((found - expected).norm(dim=-1) / spread).mean())
@@ -104,21 +140,7 @@ def goes_on_the_same(model: Any, count: int) -> bool:
         model: with `readable` and `dtype`.
         count: tokens to draw.
     """
-    tokens = probe(model.readable)
-    read = tokens.shape[1]
-    cache = model.new_cache(1)
-    model.forward(tokens[:, :-2], torch.arange(read - 2)[None], _causal(read - 2), cache)
-    cache.commit(torch.arange(read - 2)[None], torch.tensor([read - 2]))
-    drawn = model.chain(tokens[:, -2:], torch.tensor([read - 1]), cache, count)
-    after = model.forward(
-        drawn.tokens[:, -1:], torch.tensor([[read + count - 1]]), torch.ones(1, 1, count + 1, dtype=torch.bool), cache
-    )
-    text = torch.cat([tokens, drawn.tokens], 1)
-    expected = model.forward(
-        text, torch.arange(read + count)[None], _causal(read + count), model.new_cache(1), last=count + 1
-    )
-    found = torch.cat([drawn.logits, after.logits], 1)
-    return distance(found, expected.logits) < TOLERANCE[model.dtype]
+    return draws_amiss(model, model, probe(model.readable), count) < TOLERANCE[model.dtype]
 
 
 def _causal(size: int) -> Tensor:

@@ -27,6 +27,7 @@ from foretoken.errors import ModelError, did_you_mean
 from foretoken.models.capture import fastest
 from foretoken.models.hf import HFModel, adapt, append_tokens
 from foretoken.models.static import freeze
+from foretoken.models.torch_weights import compress
 from foretoken.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Checkpoint:
         location: `builtin:NAME`, a local folder, or a hub id (`owner/name`, or the one-word name of an old model).
         role: "target" or "draft"; a built-in pair holds both.
         trust_remote_code: run Python code that comes with the checkpoint.
-        quantization: "none", or "int8" or "int4" to round the weights when they are loaded (on OpenVINO only).
+        quantization: "none", or "int8" or "int4" (on OpenVINO only) to round the weights when they are loaded.
 
     Raises:
         ModelError: there is nothing usable at the location, or the model cannot be rolled back.
@@ -180,8 +181,8 @@ class Checkpoint:
                 with quiet():
                     return openvino_store.load(self, lambda: self._read(torch.float32), number, vocab_size, added)
             except ModelError as error:
-                if self.quantization != "none":
-                    hint = f"use its weights as they are: those in {self.quantization} run on OpenVINO only"
+                if self.quantization == "int4":
+                    hint = "use its weights as they are, or in int8: those in int4 run on OpenVINO only"
                     raise ModelError(str(error), hint=hint) from error
                 if backend == "openvino":
                     raise
@@ -192,7 +193,10 @@ class Checkpoint:
             read = self._read(number)
             if added is not None:
                 append_tokens(read, added)
-            model = adapt(read.to(where), self.max_length, vocab_size)
+            read = read.to(where)
+            if self.quantization == "int8":
+                compress(read)
+            model = adapt(read, self.max_length, vocab_size)
             if picked == "graphs":
                 try:
                     model = freeze(model, fastest(where))
@@ -328,9 +332,9 @@ def pick_backend(backend: str, device: torch.device, quantization: str = "none")
         raise ModelError(f"the backend `openvino` runs on a CPU, not on `{device}`", hint="use `--device cpu`")
     best = {"cpu": "openvino" if installed else "torch", "cuda": "graphs"}.get(device.type, "torch")
     picked = best if backend == "auto" else backend
-    if quantization != "none" and picked != "openvino":
+    if quantization == "int4" and picked != "openvino":
         raise ModelError(
-            f"weights in {quantization} run on OpenVINO only",
+            "weights in int4 run on OpenVINO only",
             hint=f"leave out `--backend {backend}`"
             if backend in ("torch", "graphs")
             else "`pip install 'foretoken[openvino]'`"

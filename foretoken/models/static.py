@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 
 import torch
@@ -12,9 +13,10 @@ from foretoken.errors import ModelError
 from foretoken.models.base import KVCache
 from foretoken.models.capture import Step
 from foretoken.models.hf import HFModel, TreeMask
-from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
+from foretoken.models.proof import TOLERANCE, distance, draws_amiss, probe, read_with_detours
 from foretoken.models.static_cache import LEAST, Pool, StaticCache, Storage, bucket
-from foretoken.types import Scores
+from foretoken.models.static_chain import AHEAD, SCORES, Loop
+from foretoken.types import Continuation, Scores
 
 WINDOW = 64  # pending entries, the new ones included, up to which a forward is padded and captured
 
@@ -48,6 +50,7 @@ class StaticModel(HFModel):
         self._windows = {window for window in windows if window < adapted.max_length}
         self._pool = Pool(lambda rows, capacity: Storage(layers, rows, capacity, self.device, self.dtype))
         self._inputs: dict[tuple[int, int], _Inputs] = {}
+        self._loops: dict[tuple[int, bool], Loop] = {}
         self._capture = capture
         self._busy = Lock()  # inputs and outputs are those of one forward
 
@@ -66,13 +69,14 @@ class StaticModel(HFModel):
         with self._busy:
             positions = positions.to(self.device, non_blocking=True)
             storage, slots = cache.begin(positions)
-            span = min(max(bucket(int(slots.max()) + 1), LEAST), storage.capacity)
+            span = _span(slots, storage)
             small = mask.shape[2] <= WINDOW
             inputs = self._buffers(rows, new) if small else _Inputs(rows, new, mask.shape[2], self.device)
             inputs.write(tokens, positions, mask, cache.known() if self._windows else None)
             inputs.place(cache.lengths, slots, storage.capacity)
             if small:
-                (logits, hidden), cut = self._run_captured(inputs, storage, span), slice(new - last if last else 0, new)
+                size, cut = (*inputs.tokens.shape, span), slice(new - last if last else 0, new)
+                logits, hidden = self._run_captured(storage, size, lambda: self._step(inputs, storage, span))
             else:
                 (logits, hidden), cut = self._step(inputs, storage, span, last), slice(None)
             # Copies: the next forward writes to the same place.
@@ -81,21 +85,58 @@ class StaticModel(HFModel):
         cache.end()
         return Scores(logits, hidden)
 
+    def ahead(self, rows: int) -> int:
+        """How many tokens it can draw by itself: a few, or fewer where their logits would take much memory."""
+        return min(AHEAD, SCORES // (bucket(rows) * self.vocab_size))
+
+    def chain(
+        self,
+        tokens: Tensor,
+        at: Tensor,
+        cache: KVCache,
+        count: int,
+        temperature: float = 0.0,
+        uniforms: Tensor | None = None,
+    ) -> Continuation:
+        """Read the newest token of each row, draw the next ones, and read all of those but the last.
+
+        All of it is captured as one. What it captures is bounded by the few sizes of rows, counts and slots in view,
+        and the largest of its outputs are shared by all of them.
+        """
+        assert isinstance(cache, StaticCache)
+        rows, sampled = len(at), temperature > 0
+        size = bucket(rows), sampled
+        with self._busy:
+            positions = (at[:, None] + torch.arange(count)).clamp_max(self.max_length - 1)
+            before = None if cache.pending else (cache.lengths + 1 == at).to(torch.int64)
+            storage, slots = cache.begin(positions.to(self.device, non_blocking=True), before)
+            span = _span(slots, storage)
+            if size not in self._loops:
+                self._loops[size] = Loop(size[0], self.ahead(rows), self.vocab_size, sampled, self.device)
+            loop = self._loops[size]
+            # A row whose newest token is elsewhere, having outgrown the context, is left alone.
+            newest = torch.where(slots[:, 0] == at, at, storage.capacity)
+            loop.write(tokens, newest, temperature, uniforms, storage.capacity)
+            step = partial(loop.run, self, storage, span, count)
+            _, hidden = self._run_captured(storage, (*size, span, count), step)
+            drawn = loop.result(rows, count, hidden)
+        cache.end()
+        return drawn
+
     def _buffers(self, rows: int, new: int) -> _Inputs:
         size = bucket(rows), bucket(new)
         if size not in self._inputs:
             self._inputs[size] = _Inputs(*size, WINDOW, self.device)
         return self._inputs[size]
 
-    def _run_captured(self, inputs: _Inputs, storage: Storage, span: int) -> tuple[Tensor, Tensor | None]:
+    def _run_captured(self, storage: Storage, size: tuple[int, ...], step: Step) -> tuple[Tensor, Tensor | None]:
         """A step of this size on this storage, captured the first time."""
         if self._capture is None:
-            return self._step(inputs, storage, span)
-        size = (*inputs.tokens.shape, span)
+            return step()
         if size not in storage.steps:
-            storage.steps[size] = self._capture(lambda: self._step(inputs, storage, span))
-        step: Step = storage.steps[size]
-        return step()
+            storage.steps[size] = self._capture(step)
+        captured: Step = storage.steps[size]
+        return captured()
 
     def _step(self, inputs: _Inputs, storage: Storage, span: int, last: int = 0) -> tuple[Tensor, Tensor | None]:
         """One forward from what is in the buffers; it does the same for any values in them."""
@@ -106,6 +147,11 @@ class StaticModel(HFModel):
             tree = TreeMask(lengths, inputs.known, inputs.tree, span, self.dtype, inputs.positions)
             write = storage.writer(slots, rows, span)
             return self._run(inputs.tokens, inputs.positions, tree, write, span - width, last)
+
+
+def _span(slots: Tensor, storage: Storage) -> int:
+    """How many slots a step looks at that writes to these ([B, N] int64)."""
+    return min(max(bucket(int(slots.max()) + 1), LEAST), storage.capacity)
 
 
 class _Inputs:
@@ -158,7 +204,7 @@ class _Inputs:
 def freeze(adapted: HFModel, capture: Callable[[Step], Step] | None = None) -> StaticModel:
     """Let an adapted model read through fixed buffers, and prove that it still says the same.
 
-    Costs three short forwards of the model as it was, and one capture.
+    Costs five short forwards of the model as it was, and the first captures.
 
     Args:
         adapted: what `adapt` made.
@@ -179,10 +225,12 @@ def freeze(adapted: HFModel, capture: Callable[[Step], Step] | None = None) -> S
             model = StaticModel(adapted, cache.layers(), tree.windows, capture)
             # Twice, so that the second time only what was captured runs.
             found = [read_with_detours(model.forward, model.new_cache(1), tokens) for _ in range(2)]
+            amiss = draws_amiss(model, adapted, tokens, model.ahead(1))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a model's code does that cannot be captured
             raise ModelError(f"a step of `{name}` models cannot be captured: {error}", hint=hint) from error
-    if max(distance(one, expected) for one in found) >= TOLERANCE[adapted.dtype]:
+    # What is no number is no less.
+    if not all(error < TOLERANCE[adapted.dtype] for error in (amiss, *(distance(one, expected) for one in found))):
         raise ModelError(f"`{name}` models do not say the same in static shapes", hint=hint)
     return model

@@ -133,23 +133,27 @@ class StaticCache:
         self._storage: Storage | None = None
         self._positions: list[Tensor] = []  # of what is pending
         self._next: Tensor | None = None
+        self._before: Tensor | None = None
 
     def __del__(self) -> None:
         if self._storage is not None:
             self._pool.give(self._storage)
 
-    def begin(self, positions: Tensor) -> tuple[Storage, Tensor]:
+    def begin(self, positions: Tensor, before: Tensor | None = None) -> tuple[Storage, Tensor]:
         """Make room for new entries. A forward that fails before `end` leaves nothing behind.
 
         Args:
             positions: [B, N] int64. Position of each new token in its sequence, on the device of the keys.
+            before: [B] int64 or None, on the CPU. Entries that are written in front of those, and committed by `end`;
+                only where nothing is pending.
 
         Returns:
             Where they go.
             [B, N] int64, on the CPU. Which slots they go to.
         """
-        self._next = positions
-        slots = (self.lengths + self.pending)[:, None] + torch.arange(positions.shape[1])
+        self._next, self._before = positions, before
+        first = self.lengths + self.pending if before is None else self.lengths + before
+        slots = first[:, None] + torch.arange(positions.shape[1])
         storage = self._room(len(slots), int(slots.max()) + 1)
         return storage, slots
 
@@ -163,6 +167,8 @@ class StaticCache:
         assert self._next is not None, "a forward has begun"
         self._positions.append(self._next)
         self.pending += self._next.shape[1]
+        if self._before is not None:
+            self.lengths = self.lengths + self._before
 
     def commit(self, nodes: Tensor, counts: Tensor) -> None:
         """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""

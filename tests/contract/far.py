@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foretoken.models.base import LanguageModel, ScoresOnly
-from foretoken.types import Scores
+from foretoken.models.base import LanguageModel
+from foretoken.types import Continuation, Scores
 
 DEVICE = torch.device("cuda", 0)
 READS = {"tolist", "item", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "__contains__", "nonzero"}
@@ -92,8 +92,8 @@ class FarDevice(TorchFunctionMode):
             return tree_map(placed, out)
 
 
-class FarModel(ScoresOnly):
-    """A model there. Its forward waits for nothing, as that of the backend `graphs`."""
+class FarModel:
+    """A model there. It waits for nothing, as those of the backend `graphs`."""
 
     device = DEVICE
 
@@ -103,6 +103,7 @@ class FarModel(ScoresOnly):
         self.hidden_size: int = getattr(model, "hidden_size", 0)
         self.width: Callable[[int], int] = model.width
         self.new_cache = model.new_cache
+        self.ahead: Callable[[int], int] = model.ahead
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Any, last: int = 0) -> Scores:
         with torch._C.DisableTorchFunction():
@@ -110,3 +111,9 @@ class FarModel(ScoresOnly):
             scores = self._model.forward(*near, cache, last)
             hidden = None if scores.hidden is None else far(scores.hidden)
             return Scores(far(scores.logits), hidden)
+
+    def chain(self, tokens: Tensor, at: Tensor, cache: Any, *rest: Any) -> Continuation:
+        with torch._C.DisableTorchFunction():
+            drawn = self._model.chain(tokens.as_subclass(Tensor), at, cache, *rest)
+            parts = (drawn.tokens, drawn.prob, drawn.logits, drawn.hidden, drawn.q)
+            return Continuation(*(None if one is None else far(one) for one in parts))  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from foretoken.request import Request, Sampling
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft
 from tests.contract import methods
+from tests.contract.drawing import DrawingTable
 from tests.contract.engine_law import engine_law
 from tests.contract.far import FarDevice, FarModel, far
 from tests.contract.law import exact_law
@@ -28,6 +29,8 @@ WITH_MODEL = [choice for choice in choices("draft") if choice.type.uses_model]
 
 
 LENGTHS = [Choice(find("length", name)) for name in sorted(METHODS["length"])]
+
+
 SETUPS = list(setups(draft=WITH_MODEL[:1], length=LENGTHS))
 
 
@@ -46,8 +49,8 @@ def nets_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "untrained", there)
 
 
-def texts(setup: Setup, distant: bool, *requests: Request) -> list[list[int]]:
-    models = [TableModel(TARGET), TableModel(DRAFT)]
+def texts(setup: Setup, distant: bool, kind: type[TableModel], *requests: Request) -> list[list[int]]:
+    models = [kind(TARGET), kind(DRAFT)]
     engine = setup.engine(*([FarModel(model) for model in models] if distant else models))
     rows = engine.start(list(requests))
     while engine.batch.rows:
@@ -59,6 +62,7 @@ class Ahead(ModelDrafter):
     """Drafts as it does on a device that is far away."""
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
+        self._read_waiting()
         room = [min(row.room, most, max_nodes - 1) for row, most in zip(batch.rows, self.limits(batch), strict=True)]
         certain = all(row.request.sampling.greedy(self.temperature) for row in batch.rows)
         return draft_ahead(self, certain, batch, length, shape, room)
@@ -80,21 +84,24 @@ def test_drafting_ahead_is_exact(setup: Setup, stops: tuple[int, ...]) -> None:
     assert distance(law, exact_law(target, request)) < 1e-9
 
 
+@pytest.mark.parametrize("kind", [TableModel, DrawingTable])
 @pytest.mark.parametrize("setup", SETUPS, ids=str)
-def test_texts_stay_the_same(setup: Setup) -> None:
+def test_texts_stay_the_same(setup: Setup, kind: type[TableModel]) -> None:
     warm = Sampling() if setup.accept.type.greedy_only else Sampling(temperature=1.0)
     asked = [Request((0, 2), warm, 12, seed=1), Request((3, 1, 4), Sampling(), 9), Request((5,), warm, 15, seed=2)]
     with FarDevice() as device:
-        found = texts(setup, True, *asked)
+        found = texts(setup, True, kind, *asked)
     assert device.waits
     assert not any(isinstance(token, Tensor) for text in found for token in text)
-    assert found == texts(setup, False, *asked)
+    assert found == texts(setup, False, kind, *asked)
 
 
-def waits(length: Choice, sampling: Sampling, drafter: Choice = WITH_MODEL[0]) -> list[list[str]]:
+def waits(
+    length: Choice, sampling: Sampling, drafter: Choice = WITH_MODEL[0], kind: type[TableModel] = TableModel
+) -> list[list[str]]:
     """What the host waits for in each of some steps, the first ones left out."""
     setup = Setup(drafter, length, Choice(find("shape", "chain")), Choice(find("accept", "rejection")))
-    engine = setup.engine(FarModel(TableModel(TARGET)), FarModel(TableModel(DRAFT)))
+    engine = setup.engine(FarModel(kind(TARGET)), FarModel(kind(DRAFT)))
     steps = []
     with FarDevice() as device:
         engine.start([Request((0, 2), sampling, 40, seed=1, stop_token_ids=frozenset([6, 7]))])
@@ -118,9 +125,11 @@ def test_so_does_every_policy_that_does_not_look(length: Choice) -> None:
         assert names == ["cpu"]
 
 
-def test_plain_decoding_waits_once() -> None:
-    for names in waits(Choice(find("length", "fixed")), Sampling(), Choice(find("draft", "none"))):
-        assert names == ["cpu"]
+@pytest.mark.parametrize(("temperature", "expected"), [(0.0, ["cpu"]), (1.0, ["tolist", "cpu"])])
+def test_plain_decoding_waits_once_and_to_draw(temperature: float, expected: list[str]) -> None:
+    sampling = Sampling(temperature=temperature)
+    for names in waits(Choice(find("length", "fixed")), sampling, Choice(find("draft", "none"))):
+        assert names == expected
 
 
 @pytest.mark.parametrize("most", [1, 3])
@@ -130,7 +139,16 @@ def test_a_policy_that_looks_waits_once_more_for_every_token(name: str, threshol
         assert names == ["cpu"] * (most + 1)
 
 
-def test_a_sampled_step_waits_once_more_for_every_token_and_four_times_to_accept() -> None:
+def test_a_sampled_step_waits_once_more_for_every_token_and_three_times_to_accept() -> None:
     for k in (1, 3):
         for names in waits(Choice(find("length", "fixed"), {"k": k}), Sampling(temperature=1.0)):
-            assert len(names) == k + 4, names
+            assert len(names) == k + 3, names
+
+
+@pytest.mark.parametrize("k", [1, 3, 4, 6])
+def test_a_draft_that_draws_by_itself_is_not_waited_for(k: int) -> None:
+    fixed = Choice(find("length", "fixed"), {"k": k})
+    for names in waits(fixed, Sampling(), kind=DrawingTable):
+        assert names == ["cpu"]
+    for names in waits(fixed, Sampling(temperature=1.0), kind=DrawingTable):
+        assert len(names) == 3, names

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from foretoken.models.base import LanguageModel
 from foretoken.models.cache import TensorCache
 from foretoken.models.hf import HFModel
+from foretoken.rng import draw
+from foretoken.sampling import warp
+from foretoken.types import Continuation
 
 CLOSE = 1e-4
 
@@ -40,3 +46,33 @@ def keep(cache: TensorCache, *counts: int) -> None:
 def error(found: Tensor, expected: Tensor) -> float:
     """The largest difference, wherever the two are."""
     return float((found.cpu() - expected.cpu()).abs().max())
+
+
+def draw_by_forwards(
+    model: LanguageModel,
+    tokens: Tensor,
+    at: Tensor,
+    cache: Any,
+    count: int,
+    temperature: float,
+    uniforms: Tensor | None,
+) -> Continuation:
+    """As `LanguageModel.chain`, by forwards of one token and draws on the host."""
+    if not cache.pending:
+        lacking = cache.lengths < at
+        if bool(lacking.any()):
+            read_chain(model, cache, tokens[:, :1])
+            cache.commit(torch.zeros(len(at), 1, dtype=torch.int64), lacking.long())
+    token, parts = tokens[:, 1], []
+    for k in range(count):
+        mask = torch.ones(len(at), 1, cache.pending + 1, dtype=torch.bool)
+        positions = (at + k).clamp_max(model.max_length - 1)
+        scores = model.forward(token[:, None], positions[:, None], mask, cache)
+        logits = scores.logits[:, -1]
+        law = warp(logits, temperature) if temperature else None
+        token = logits.argmax(-1) if law is None or uniforms is None else draw(law, uniforms[:, k].tolist())
+        prob = logits.softmax(-1).gather(1, token[:, None])[:, 0]
+        parts.append((token, prob, logits, None if scores.hidden is None else scores.hidden[:, -1], law))
+    token, prob, logits, hidden, law = zip(*parts, strict=True)
+    stacked = (None if one[0] is None else torch.stack(one, 1) for one in (token, prob, logits, hidden, law))
+    return Continuation(*stacked)  # type: ignore[arg-type]

@@ -500,10 +500,12 @@ def test_what_openvino_would_get_wrong_runs_on_torch(name: str, why: str, tmp_pa
     with pytest.raises(ModelError, match=why):
         load(checkpoint)
     with pytest.raises(ModelError, match=why) as caught:
-        Checkpoint(str(checkpoint.path), "target", quantization="int8").load("float32", "cpu")
+        Checkpoint(str(checkpoint.path), "target", quantization="int4").load("float32", "cpu")
     assert "as they are" in str(caught.value.hint)
+    smaller = Checkpoint(str(checkpoint.path), "target", quantization="int8").load("float32", "cpu")
     model = checkpoint.load("float32", "cpu")
-    assert model.backend == "torch"
+    assert smaller.backend == model.backend == "torch"
+    assert smaller.weight_bytes < 0.75 * model.weight_bytes
     assert why in str(model.note)
 
 

@@ -1,0 +1,328 @@
+"""Tokens that a model draws by itself are those that forwards and draws on the host, one by one, would give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from foretoken.errors import ModelError
+from foretoken.models import static as models_static
+from foretoken.models import static_cache
+from foretoken.models.hf import adapt
+from foretoken.models.static import StaticModel, freeze
+from foretoken.models.static_chain import choose
+from foretoken.rng import draw
+from foretoken.sampling import warp
+from foretoken.types import Continuation
+from tests.contract.far import DEVICE, Far, FarDevice, far
+
+from .drive import CLOSE, draw_by_forwards, error, keep, random_tokens, read_chain
+from .families import FAMILIES, MAX_LENGTH, build, config, pair
+from .recorder import Recorder
+from .test_backends import GPU, on_gpu, recorded, static
+
+Made = Callable[[str], tuple[Any, Any]]
+backends = pytest.mark.parametrize("made", [static, recorded, pytest.param(on_gpu, marks=GPU)])
+JUST_BELOW_1 = 1 - 2**-53
+
+
+def same(found: Continuation, expected: Continuation) -> None:
+    assert torch.equal(found.tokens.cpu(), expected.tokens)
+    for name in ("prob", "logits", "hidden", "q"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        assert (ours is None) == (theirs is None), name
+        if ours is not None:
+            assert ours.shape == theirs.shape, name
+            possible = theirs > -torch.inf
+            assert torch.equal(ours.cpu() > -torch.inf, possible), name
+            assert error(ours.cpu()[possible], theirs[possible]) < CLOSE, name
+
+
+def started(model: Any, texts: Tensor, lengths: list[int]) -> Any:
+    """A cache that holds so many tokens of each text."""
+    cache = model.new_cache(0)
+    joining = model.new_cache(len(lengths))
+    if max(lengths):
+        read_chain(model, joining, texts[:, : max(lengths)], last=1)
+        keep(joining, *lengths)
+    cache.extend(joining)
+    return cache
+
+
+def numbers(seed: int, rows: int, count: int) -> Tensor:
+    return torch.rand(rows, count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def compare(ours: Any, theirs: Any, at: list[int], held: list[int], count: int, temperature: float = 0.0) -> None:
+    """Draw twice in a step, keep some of it, read on, and draw again; everything must be as with forwards."""
+    rows, places = len(at), torch.tensor(at)
+    texts = random_tokens(sum(at), rows, max(at) + 1)
+    newest = texts.gather(1, (places[:, None] + torch.tensor([-1, 0])).clamp_min(0))
+    caches = [started(model, texts, held) for model in (ours, theirs)]
+
+    def go(tokens: Tensor, places: Tensor, seed: int) -> Continuation:
+        uniforms = numbers(seed, rows, count) if temperature else None
+        expected = draw_by_forwards(theirs, tokens, places, caches[1], count, temperature, uniforms)
+        found = ours.chain(tokens.to(ours.device), places, caches[0], count, temperature, uniforms)
+        same(found, expected)
+        assert torch.equal(*(cache.lengths for cache in caches))
+        assert caches[0].pending == caches[1].pending
+        return expected
+
+    first = go(newest, places, 1)
+    drawn = torch.cat([newest[:, 1:], first.tokens], 1)
+    second = go(drawn[:, -2:], places + count, 2)
+    drawn = torch.cat([drawn, second.tokens], 1)
+    kept = torch.tensor([1 + (b * 3 + 2 * count - 1) % (2 * count) for b in range(rows)])  # all in the first row
+    more = random_tokens(7, rows, 3)
+    assert error(read_chain(ours, caches[0], more), read_chain(theirs, caches[1], more)) < CLOSE
+    for cache in caches:
+        keep(cache, *kept.tolist())
+    assert error(read_chain(ours, caches[0], more), read_chain(theirs, caches[1], more)) < CLOSE
+    for cache in caches:
+        keep(cache, *[0] * rows)
+    # Where everything was kept, the last drawn token is still to be read.
+    last = (kept == 2 * count).long()
+    before = drawn.gather(1, (kept - 1 + last)[:, None])
+    go(torch.cat([before, more[:, :1]], 1), places + kept + last, 3)
+
+
+@backends
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("count", [1, 3, 4])
+@pytest.mark.parametrize("known", [True, False])
+def test_one_row(made: Made, known: bool, count: int, temperature: float) -> None:
+    compare(made("llama")[1], pair("llama")[1], [9], [9 if known else 8], count, temperature)
+
+
+@backends
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "mistral_window"])
+def test_rows_of_different_lengths_some_with_an_entry_missing(made: Made, name: str, temperature: float) -> None:
+    """Windows of 5, which the tokens drawn in one go leave behind."""
+    compare(made(name)[1], pair(name)[1], [9, 4, 1], [8, 4, 0], 4, temperature)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family(name: str) -> None:
+    compare(recorded(name)[1], pair(name)[1], [6, 9], [6, 8], 2)
+
+
+@backends
+def test_a_text_of_one_token(made: Made) -> None:
+    """There is nothing before it."""
+    compare(made("llama")[1], pair("llama")[1], [0, 3], [0, 3], 2)
+
+
+@backends
+def test_at_the_end_of_the_context(made: Made) -> None:
+    """What does not fit any more is drawn all the same, and dropped by whoever asked."""
+    ours, theirs = made("opt")[1], pair("opt")[1]  # learned positions: there are no more than fit
+    texts, at = random_tokens(1, 2, MAX_LENGTH), torch.tensor([MAX_LENGTH - 2, 5])
+    newest = texts.gather(1, at[:, None] + torch.tensor([-1, 0]))
+    caches = [started(model, texts, [MAX_LENGTH - 2, 4]) for model in (ours, theirs)]
+    expected = draw_by_forwards(theirs, newest, at, caches[1], 4, 0.0, None)
+    found = ours.chain(newest, at, caches[0], 4)
+    assert torch.equal(found.tokens[1].cpu(), expected.tokens[1])
+    assert torch.equal(found.tokens[0, :2].cpu(), expected.tokens[0, :2])
+    assert error(found.logits[0, :2], expected.logits[0, :2]) < CLOSE
+    assert error(found.logits[1], expected.logits[1]) < CLOSE
+
+
+@backends
+def test_a_row_whose_newest_token_is_elsewhere_is_left_alone(made: Made) -> None:
+    """It may have outgrown the context, or have to catch up first."""
+    ours, theirs = made("llama")[1], pair("llama")[1]
+    texts, at = random_tokens(3, 2, 12), torch.tensor([11, 6])
+    caches = [started(model, texts, [5, 6]) for model in (ours, theirs)]
+    ours.chain(texts.gather(1, at[:, None] + torch.tensor([-1, 0])), at, caches[0], 3)
+    assert caches[0].lengths.tolist() == [5, 6]
+    keep(caches[0], 0, 0)
+    rest = texts[:, 5:8]
+    assert error(read_chain(ours, caches[0], rest), read_chain(theirs, caches[1], rest)) < CLOSE
+
+
+@pytest.mark.parametrize("vocab_size", [50, 80])
+@pytest.mark.parametrize("temperature", [0.0, 3.0])
+def test_drafts_with_embeddings_of_another_size(vocab_size: int, temperature: float) -> None:
+    theirs = adapt(build(config("llama")), MAX_LENGTH, vocab_size)
+    ours = freeze(theirs, Recorder())
+    texts, at = random_tokens(5, 1, 10), torch.tensor([9])
+    texts[:, 8] = vocab_size - 1  # of the target's, which the smaller embedding does not have
+    caches = [started(model, texts, [8]) for model in (ours, theirs)]
+    uniforms = numbers(4, 1, 4) if temperature else None
+    found = ours.chain(texts[:, -2:], at, caches[0], 4, temperature, uniforms)
+    same(found, draw_by_forwards(theirs, texts[:, -2:], at, caches[1], 4, temperature, uniforms))
+    assert int(found.tokens.max()) < min(vocab_size, 64)
+
+
+# The draw ---------------------------------------------------------------------------------------------------------
+
+
+def test_for_any_number_the_token_is_the_one_that_its_law_says() -> None:
+    """The same as on the host, to the last bit."""
+    ours = recorded("llama")[1]
+    texts, at = random_tokens(2, 3, 7), torch.tensor([6, 5, 6])
+    for seed in range(40):
+        uniforms = numbers(seed, 3, 4)
+        if seed == 0:
+            uniforms[:, 0], uniforms[:, 1] = 0.0, JUST_BELOW_1
+        found = ours.chain(texts[:, -2:], at, started(ours, texts, [5, 5, 6]), 4, 2.0, uniforms)
+        for k in range(4):
+            assert found.tokens[:, k].tolist() == draw(found.q[:, k], uniforms[:, k].tolist()).tolist()
+            own = found.logits[:, k].softmax(-1).gather(1, found.tokens[:, k, None])[:, 0]
+            assert torch.equal(found.prob[:, k], own)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.5, 1.0, 10.0])
+@pytest.mark.parametrize("start", [0, 3])
+def test_what_is_impossible_never_comes_up(start: int, temperature: float) -> None:
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(1))
+    logits[start::3] = -torch.inf
+    uniforms = torch.cat([torch.linspace(0, 1, 4001, dtype=torch.float64)[:-1], torch.tensor([JUST_BELOW_1]).double()])
+    warmth = torch.full((len(uniforms), 1), temperature)
+    token, law = choose(logits.expand(len(uniforms), -1), warmth, uniforms[:, None])
+    assert torch.equal(token, draw(warp(logits, temperature).expand(len(uniforms), -1), uniforms.tolist()))
+    assert bool((law.gather(1, token[:, None]) > 0).all())
+    assert error(law[0], warp(logits, temperature)) < 1e-6
+
+
+def test_sums_that_are_rounded_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parallel sum may fall, or rise where nothing is added; neither lets an impossible token come up."""
+    law = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]])
+    sums = torch.tensor([[1e-17, 0.5, 0.5 + 2e-16, 1.0, 1 + 2e-16]], dtype=torch.float64)
+    monkeypatch.setattr(Tensor, "cumsum", lambda *_, **__: sums)
+    for uniform, expected in ((0.0, 1), (5e-18, 1), (0.5, 3), (JUST_BELOW_1, 3)):
+        token, _ = choose(law.log(), torch.ones(1, 1), torch.tensor([[uniform]], dtype=torch.float64))
+        assert token.tolist() == [expected]
+
+
+def test_no_numbers_give_a_token_that_can_be_read() -> None:
+    """A larger one would stop a GPU for good before anybody could say what is wrong."""
+    token, _ = choose(torch.full((1, 5), torch.nan), torch.ones(1, 1), torch.tensor([[0.9]], dtype=torch.float64))
+    assert token.tolist() == [0]
+
+
+# Captures ---------------------------------------------------------------------------------------------------------
+
+
+def once(model: StaticModel, cache: Any, seed: int, count: int, temperature: float = 0.0) -> Continuation:
+    rows, at = len(cache.lengths), cache.lengths + cache.pending
+    uniforms = numbers(seed, rows, count) if temperature else None
+    return model.chain(random_tokens(seed, rows, 2), at, cache, count, temperature, uniforms)
+
+
+def test_a_chain_is_one_launch_and_its_size_is_captured_once() -> None:
+    recorder = Recorder()
+    model = freeze(pair("llama")[1], recorder)
+    cache = started(model, random_tokens(1, 3, 9), [9, 7, 8])
+    for count, temperature in ((4, 0.0), (2, 0.0), (4, 0.5), (4, 1.5)):
+        captured, replays = recorder.captured, recorder.replays
+        for seed in range(5):
+            once(model, cache, seed, count, temperature)
+            keep(cache, seed % count, 1, 0)
+        assert recorder.captured == captured + (temperature < 1)
+        assert recorder.replays == replays + 5
+    cache.release([1])
+    captured = recorder.captured
+    once(model, cache, 1, 4)
+    assert recorder.captured == captured + 1, "two rows"
+    del cache
+    cache = started(model, random_tokens(2, 4, 5), [5, 1, 2, 3])
+    captured = recorder.captured
+    once(model, cache, 1, 4)
+    assert recorder.captured == captured, "a text later"
+
+
+def test_larger_texts_share_their_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logits of all that is drawn are the largest thing there is, so every view of the cache has the same."""
+    monkeypatch.setattr(models_static, "LEAST", 8)
+    monkeypatch.setattr(static_cache, "CAPACITY", 8)
+    recorder = Recorder()
+    model = freeze(pair("llama")[1], recorder)
+    for held in (4, 12, 30, 50):
+        compare(model, pair("llama")[1], [held], [held], 2)
+    loops = list(model._loops.values())
+    assert len(loops) == 1
+    assert loops[0].logits.shape == (1, 4, 64)
+    assert recorder.captured > 4
+
+
+def test_it_draws_fewer_where_their_logits_would_take_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = static("llama")[1]
+    assert [model.ahead(rows) for rows in (1, 3, 64)] == [4, 4, 4]
+    monkeypatch.setattr(models_static, "SCORES", 64 * 8)
+    assert [model.ahead(rows) for rows in (1, 2, 3, 5, 8, 9)] == [4, 4, 2, 1, 1, 0]
+
+
+def test_results_are_not_overwritten_by_the_next_one() -> None:
+    model = recorded("llama")[1]
+    cache = started(model, random_tokens(1, 1, 5), [5])
+    first = once(model, cache, 1, 3, 1.0)
+    before = [getattr(first, name).clone() for name in ("tokens", "prob", "logits", "hidden", "q")]
+    once(model, cache, 2, 3, 1.0)
+    after = [getattr(first, name) for name in ("tokens", "prob", "logits", "hidden", "q")]
+    assert all(torch.equal(*both) for both in zip(before, after, strict=True))
+
+
+def test_one_that_fails_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = static("gemma3")[1], pair("gemma3")[1]
+    texts, at = random_tokens(1, 2, 9), torch.tensor([8, 8])
+    caches = [started(one, texts, [7, 8]) for one in (model, other)]
+    run, calls = model._run, []
+
+    def fail(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise RuntimeError("no memory")
+        return run(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "_run", fail)
+        with pytest.raises(RuntimeError, match="no memory"):
+            model.chain(texts[:, -2:], at, caches[0], 3)
+    assert (caches[0].lengths.tolist(), caches[0].pending) == ([7, 8], 0)
+    expected = draw_by_forwards(other, texts[:, -2:], at, caches[1], 3, 0.0, None)
+    same(model.chain(texts[:, -2:], at, caches[0], 3), expected)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
+def test_nothing_is_waited_for(name: str, temperature: float) -> None:
+    model_type, settings = FAMILIES[name]
+    with FarDevice() as device:
+        adapted = adapt(build(config(model_type, **settings)), MAX_LENGTH)
+        for part in adapted.model.modules():
+            for held in (part._parameters, part._buffers):
+                held.update({key: far(one.data) for key, one in held.items() if one is not None})
+        adapted.device = DEVICE
+        model = freeze(adapted)
+        cache = started(model, random_tokens(1, 2, 9), [9, 5])
+        device.waits.clear()
+        drawn = once(model, cache, 1, 3, temperature)
+        once(model, cache, 2, 2, temperature)
+        keep(cache, 4, 1)
+        once(model, cache, 3, 4, temperature)
+        assert device.waits == []
+    parts = [getattr(drawn, one) for one in ("tokens", "prob", "logits", "hidden", "q")]
+    assert all(isinstance(one, Far) for one in parts if one is not None)
+
+
+def test_a_model_that_draws_something_else_is_refused() -> None:
+    adapted = adapt(build(config("llama")), MAX_LENGTH)
+    begin = adapted.model.forward
+
+    def forward(**given: Any) -> Any:
+        out = begin(**given)
+        if given["input_ids"].shape[1] == 1:  # only tokens that were drawn are read one by one
+            out.logits = out.logits.flip(-1)
+        return out
+
+    adapted.model.forward = forward
+    with pytest.raises(ModelError, match="do not say the same") as caught:
+        freeze(adapted, Recorder())
+    assert "--backend torch" in str(caught.value.hint)

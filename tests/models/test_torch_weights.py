@@ -1,0 +1,105 @@
+"""Weights in 8 bits on PyTorch: computed with as if their rounded values had been there from the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import foretoken
+from foretoken.errors import ModelError
+from foretoken.models import source
+from foretoken.models.hf import adapt
+from foretoken.models.source import Checkpoint
+from foretoken.models.static import freeze
+from foretoken.models.torch_weights import Int8Linear, compress
+
+from .drive import CLOSE, error, random_tokens, read_chain
+from .families import FAMILIES, MAX_LENGTH, build, config
+from .recorder import Recorder
+
+PROMPTS = ["What is 2 + 3?", "Name a colour, and say why you like it."]
+
+
+@pytest.mark.parametrize("size", [1, 3, 70])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_rounding(dtype: torch.dtype, size: int) -> None:
+    """To the nearest of evenly spaced values, whatever is in a row."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        linear = nn.Linear(64, 5).to(dtype)
+        linear.weight.data[1] = 0.0
+        linear.weight.data[2] *= 1000
+        given = torch.randn(2, size, 64).to(dtype)
+    packed = Int8Linear(linear)
+    weight = linear.weight.detach().float()
+    step = weight.abs().amax(1, keepdim=True) / 127
+    rough = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype]
+    # A scale that was itself rounded may miss the largest entry by as much.
+    assert bool(((packed.weight.float() - weight).abs() <= step * (0.5 + 127 * rough)).all())
+    assert packed.codes.abs().max() == 127
+    expected = nn.functional.linear(given, packed.weight.to(dtype), linear.bias)
+    assert packed(given).shape == expected.shape
+    assert error(packed(given).float() / expected.float().abs().max(), expected / expected.abs().max()) < 2 * rough
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"gpt2", "falcon"}))
+def test_every_family_says_what_its_rounded_weights_say(name: str) -> None:
+    """When it is captured, too. Layers of an unusual class or width keep their weights."""
+    model_type, settings = FAMILIES[name]
+    theirs, ours = (build(config(model_type, **settings)) for _ in range(2))
+    compress(ours)
+    rounded = [(path, part) for path, part in ours.named_modules() if isinstance(part, Int8Linear)]
+    for path, part in rounded:
+        theirs.get_submodule(path).weight = nn.Parameter(part.weight)  # a tied embedding keeps its own
+    assert ours.get_output_embeddings() in [part for _, part in rounded]
+    models: list[Any] = [adapt(theirs, MAX_LENGTH), freeze(adapt(ours, MAX_LENGTH), Recorder())]
+    tokens = random_tokens(1, 2, 9)
+    logits = [read_chain(model, model.new_cache(2), tokens) for model in models]
+    assert error(*logits) < CLOSE
+    assert models[1].weight_bytes < 0.9 * models[0].weight_bytes
+    assert models[1].num_parameters == models[0].num_parameters
+    assert error(models[1].output_embedding, models[0].output_embedding) == 0
+
+
+@pytest.mark.parametrize("backend", ["torch", "graphs"])
+def test_a_compressed_target_and_a_target_that_drafts_by_its_own_weights(backend: str) -> None:
+    how: dict[str, Any] = {"dtype": "float32", "backend": backend}
+    full = foretoken.load("builtin:pair", "none", **how).generate(PROMPTS, max_new_tokens=25)
+    own = foretoken.load("builtin:pair", "int8", length="fixed:3", **how)
+    drafted = own.generate(PROMPTS, max_new_tokens=25)
+    assert [one.token_ids for one in drafted] == [one.token_ids for one in full]
+    assert all(one.stats.acceptance_rate > 0.5 for one in drafted)
+    assert own.models[1].weight_bytes < 0.4 * own.models[0].weight_bytes
+    plain, drafted = (
+        foretoken.load("builtin:pair", draft, quantization="int8", length="fixed:3", **how).generate(
+            PROMPTS, max_new_tokens=25
+        )
+        for draft in ("none", None)
+    )
+    assert [one.token_ids for one in drafted] == [one.token_ids for one in plain]
+
+
+def test_without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "find_spec", lambda _: None)
+    assert source.pick_backend("auto", torch.device("cpu"), "int8") == "torch"
+    with pytest.raises(ModelError, match="int4 run on OpenVINO only"):
+        source.pick_backend("auto", torch.device("cpu"), "int4")
+
+
+def test_what_cannot_be_compressed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(config("gpt2")).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(ModelError, match="`gpt2` models cannot be compressed") as caught:
+        Checkpoint(str(tmp_path / "gpt2"), "target", quantization="int8").load("float32", "cpu", None, "torch")
+    assert "as they are" in str(caught.value.hint)
+
+    def refuse(*_: Any) -> None:
+        raise NotImplementedError("no kernel")
+
+    monkeypatch.setattr(torch, "_weight_int8pack_mm", refuse)
+    with pytest.raises(ModelError, match="does not multiply weights in 8 bits on `cpu`"):
+        compress(build(config("llama")))
