@@ -165,7 +165,7 @@ class ChainDrafter(Drafter):
         forwards, going = [0] * len(rows), [[most > 0] for most in room]
         depth = torch.zeros(len(rows), 1, dtype=torch.int64)
         frontier = Frontier(depth, probs[0], None, None, torch.tensor(going))
-        ready: list[Candidate] = []  # drawn, but not looked at yet; the next one last
+        ready: list[tuple[Candidate, Tensor, Tensor]] = []  # drawn, but not looked at yet; the next one last
         while any(one for (one,) in going):
             grow = (frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0))[:, 0]
             growing = grow.tolist()
@@ -173,16 +173,17 @@ class ChainDrafter(Drafter):
                 break
             if not ready:
                 likely = min(length.likely(batch, len(tokens) - 1), max(room) - len(tokens) + 1)
-                ready = self.candidates(batch, tokens, certain, grow, lambda b, _: paths[b], likely)[::-1]
+                drawn = self.candidates(batch, tokens, certain, grow, lambda b, _: paths[b], likely)
+                near = to_host(*(one.prob for one in drawn), *(one.token for one in drawn))
+                ready = list(zip(drawn, near, near[len(drawn) :], strict=False))[::-1]
                 cost = sum(self.forwards(len(tokens) + more) for more in range(len(ready)))
                 forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
-            one = ready.pop()
+            one, prob, token = ready.pop()
             if one.peeked:
                 batch.draft_rng.spend(growing)
             if one.q is not None:
                 laws.append(one.q if all(growing) else one.q * grow.to(device, non_blocking=True)[:, None])
             tokens.append(one.token)
-            prob, token = to_host(one.prob, one.token)
             if certain:
                 check_usable([one for one, more in zip(prob.tolist(), growing, strict=True) if more])
             probs.append(prob[:, None])
@@ -195,8 +196,8 @@ class ChainDrafter(Drafter):
                 going.append([drafting and not ended and len(paths[b]) < room[b]])
             logits, hidden = one.scores.logits[:, -1:], one.scores.hidden
             hidden = None if hidden is None else hidden[:, -1:]
-            drawn = len(tokens) - 1 + len(ready)
-            frontier = Frontier(frontier.depth + 1, probs[-1], logits, hidden, torch.tensor(going), drawn)
+            known = len(tokens) - 1 + len(ready)
+            frontier = Frontier(frontier.depth + 1, probs[-1], logits, hidden, torch.tensor(going), known)
         if not any(paths):
             return Draft.root_only(tokens[0], Drawn.IID)
         law = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None

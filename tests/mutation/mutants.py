@@ -44,14 +44,15 @@ DRAFT_CACHE = ("tests/contract/test_cache.py::test_the_drafts_cache_holds_what_i
 FIXTURES = ("tests/accept/test_fixtures.py::test_one_draw_is_accepted_as_often_as_the_laws_overlap",)
 EDGES = ("tests/contract/test_edges.py",)
 RNG = ("tests/contract/test_rng.py",)
+CHAINS = ("tests/contract/test_chain.py::test_the_law_is_the_targets",)
 SEEDS = ("tests/contract/test_seeds.py",)
 
 MUTANTS = [
     Mutant(
         "the draft is processed, but its raw q is handed on",
         "draft/base.py",
-        "laws.append(q if all(growing) else q * grow.to(device, non_blocking=True)[:, None])",
-        "laws.append(scores.logits[:, -1].softmax(-1) * grow[:, None])",
+        "laws.append(one.q if all(growing) else one.q * grow.to(device, non_blocking=True)[:, None])",
+        "laws.append(one.scores.logits[:, -1].softmax(-1) * grow[:, None])",
         SAMPLING,
     ),
     Mutant(
@@ -88,6 +89,27 @@ MUTANTS = [
         "                    laws[len(path)] = laws[len(path)] * (torch.arange(len(rows)) != b)[:, None]\n"
         "        if not any(paths):\n",
         ENGINE,
+    ),
+    Mutant(
+        "a policy sees the token it decides about, since that is drawn already",
+        "draft/base.py",
+        "frontier = Frontier(frontier.depth + 1, probs[-1], logits",
+        "frontier = Frontier(frontier.depth + 1, ready[-1][1][:, None] if ready else probs[-1], logits",
+        CHAINS,
+    ),
+    Mutant(
+        "random numbers that were used are used again",
+        "draft/base.py",
+        "batch.draft_rng.spend(growing)",
+        "batch.draft_rng.spend([0] * len(growing))",
+        CHAINS,
+    ),
+    Mutant(
+        "the law of tokens drawn in one go leaves out what rounding lost",
+        "models/openvino_chain.py",
+        "    ends[..., -1] = 1\n",
+        "",
+        ("tests/models/test_openvino.py::test_boundaries_make_a_law_whatever_they_add_up_to",),
     ),
     Mutant(
         "penalties ignore the drafted path",
@@ -253,7 +275,7 @@ MUTANTS = [
     Mutant(
         "drafting goes on after a stop token",
         "draft/base.py",
-        "ended = drawn in rows[b].request.stop_token_ids",
+        "ended = chosen in rows[b].request.stop_token_ids",
         "ended = False",
         EDGES,
     ),
@@ -295,8 +317,8 @@ MUTANTS = [
     Mutant(
         "all rows share one candidate length",
         "length/heuristic.py",
-        "lengths = [row.memory.get(self, self.config.start) for row in batch.rows]",
-        "lengths = [batch.rows[0].memory.get(self, self.config.start) for row in batch.rows]",
+        "return [row.memory.get(self, self.config.start) for row in batch.rows]",
+        "return [batch.rows[0].memory.get(self, self.config.start) for row in batch.rows]",
         ("tests/length/test_heuristic.py",),
     ),
     Mutant(
