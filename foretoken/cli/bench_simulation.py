@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -74,7 +75,9 @@ def simulation(
             update("at the costs measured" if cost is None else f"at {cost:g} target forwards per draft forward")
             given = here if cost is None else RunCosts(dict.fromkeys((*chosen, ORACLE), GivenCosts(cost)))
             share = given.of[PLAIN].draft_s(1) / given.of[PLAIN].verify_s(1)
-            compared = summary(simulate(traces, policies, given), measured if given is here else {})
+            # Elsewhere a token costs a forward, and none is drawn before it is wanted.
+            told = traces if given is here else [replace(trace, ahead=0) for trace in traces]
+            compared = summary(simulate(told, policies, given), measured if given is here else {})
             found.append({"draft_cost": share, "measured": given is here, "methods": compared})
     return found
 

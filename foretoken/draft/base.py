@@ -20,6 +20,8 @@ from foretoken.sampling import PathOf, distribution
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Scores, Verdict
 
+AT_ONCE = 3  # tokens drawn together on a device that is dear to wait for, wanted or not
+
 
 class Drafter(ABC):
     """Proposes tokens. Whatever it proposes, the output stays the target's; only the speed depends on it.
@@ -172,7 +174,8 @@ class ChainDrafter(Drafter):
             if not any(growing):
                 break
             if not ready:
-                likely = min(length.likely(batch, len(tokens) - 1), max(room) - len(tokens) + 1)
+                likely = max(length.likely(batch, len(tokens) - 1), 1 if device.type == "cpu" else AT_ONCE)
+                likely = min(likely, max(room) - len(tokens) + 1)
                 drawn = self.candidates(batch, tokens, certain, grow, lambda b, _: paths[b], likely)
                 near = to_host(*(one.prob for one in drawn), *(one.token for one in drawn))
                 ready = list(zip(drawn, near, near[len(drawn) :], strict=False))[::-1]

@@ -13,8 +13,6 @@ from torch import Tensor
 from foretoken.errors import ConfigError
 from foretoken.types import Batch, Draft, Frontier, Verdict
 
-LIKELY = 3  # what verification reads for next to nothing beside the root
-
 
 class Trained(Protocol):
     """Something trained for one model and kept in a file.
@@ -83,11 +81,11 @@ class LengthPolicy(ABC):
         """
 
     def likely(self, batch: Batch, depth: int) -> int:
-        """How many more tokens may be wanted at this depth, for drafters that draw several for the time of one.
+        """How many more tokens will be wanted at this depth, as far as that is known, for drafters that draw several.
 
         A guess: whatever is drawn, `grow` decides token by token what is kept. Asked after `grow` wanted one.
         """
-        return LIKELY
+        return 1
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:  # noqa: B027 - most policies do not learn
         """Learn from a finished step; called before finished rows leave the batch."""

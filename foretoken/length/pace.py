@@ -27,8 +27,8 @@ class Record:
         steps: time.
         tokens: what it gave.
         rest: steps to decode plainly, left over by a request that ended.
-        extra: what trying after a rest took more than such a step should, in plain steps: the drafter has to read all
-            that was said meanwhile.
+        extra: what trying at first or after a rest took more than such a step should, in plain steps: the drafter has
+            to read all that was said meanwhile.
     """
 
     __slots__ = ("extra", "rest", "steps", "tokens")
@@ -88,7 +88,7 @@ class Pace:
         self._own, self._overall = Record(), overall
         self._own.steps = START * overall.steps / overall.tokens
         self.rest = 0 if overall.pays else overall.rest
-        self._tries = False  # whether the coming draft is the first after a rest
+        self._tries = True  # whether the coming draft is the first of all, or after a rest
 
     def skip(self) -> None:
         """One plain step of a rest is over."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from foretoken.length.base import LengthPolicy
 from foretoken.registry import find
 from foretoken.request import Request, Sampling
 from tests.contract.drawing import AHEAD, DrawingTable, coarse_table
@@ -27,6 +28,12 @@ REQUESTS = [
     Request((1, 1), Sampling(temperature=1.0, top_k=2, repetition_penalty=1.2), 9, seed=4),
     Request((0, 2), Sampling(), 12, seed=5),
 ]
+
+
+@pytest.fixture(autouse=True)
+def guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies that do not say how many they will want get three, so that some are dropped."""
+    monkeypatch.setattr(LengthPolicy, "likely", lambda *_: 3)
 
 
 @pytest.mark.parametrize("setup", SAMPLED, ids=str)

@@ -61,18 +61,18 @@ def test_a_hopeless_draft_costs_almost_nothing(cost: float) -> None:
 def test_drafting_comes_back_when_it_pays_again() -> None:
     text = trace([False] * 300 + [True] * 300)
     steps = replay(text, Renewal(), GivenCosts(0.3))
-    back = next(i for i, (_, accepted) in enumerate(steps) if accepted)
+    back = next(i for i, (_, accepted, _) in enumerate(steps) if accepted)
     assert back < 300 + 50  # a step is a token as long as nothing is drafted
-    assert all(drafted for drafted, _ in steps[back:-1])
-    assert max(drafted for drafted, _ in steps) > 5
+    assert all(drafted for drafted, *_ in steps[back:-1])
+    assert max(drafted for drafted, *_ in steps) > 5
 
 
 def test_the_next_request_need_not_find_out_again() -> None:
     policy, costs = Renewal(), GivenCosts(0.5)
     hopeless, promising = trace([False] * 128), trace([True] * 128)
-    first, second = (sum(drafted for drafted, _ in replay(hopeless, policy, costs)) for _ in range(2))
+    first, second = (sum(drafted for drafted, *_ in replay(hopeless, policy, costs)) for _ in range(2))
     assert second < first
-    assert sum(accepted for _, accepted in replay(promising, policy, costs)) > 30
+    assert sum(accepted for _, accepted, _ in replay(promising, policy, costs)) > 30
     # What must repeat, or is told its costs, starts afresh.
     again = replace(hopeless, request=replace(hopeless.request, repeats=True))
     assert replay(again, policy, costs) == replay(again, Renewal(), costs)
