@@ -127,15 +127,18 @@ class MeasuredCosts(Costs):
         return self._verify(self._width(tokens))
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
+        self.last_s = draft_s + verify_s
         if forwards:
             self._drafting(rows).observe(forwards, draft_s)
-        width = self._width(tokens)
-        if self._last is not None and width < self._last:  # such sizes are known best
+        width, before = self._width(tokens), self._last
+        if width == before:  # as nearly always where nothing is drafted, where this is most of what a step costs more
+            self._verify.observe(width, verify_s)
+            return
+        if before is not None and width < before:  # such sizes are known best
             self._switches.append(verify_s - self._verify(width))
             self._switch = max(median(self._switches), 0.0)
-        self._verify.observe(width, verify_s, self.switch_s(tokens))
-        super().observe(rows, forwards, draft_s, tokens, verify_s)
-        self.last_s = draft_s + verify_s
+        self._verify.observe(width, verify_s, 0.0 if before is None else self._switch)
+        self._last = width
 
     def _drafting(self, rows: int) -> _Drifting:
         """Drafting that many rows: until it was measured, like drafting one."""
@@ -174,7 +177,9 @@ class _Drifting:
         if self._count < RECENT or self._count % RECENT == 0:
             self.level = median(self._all)
             self._known.clear()
-        self._at.setdefault(size, deque(maxlen=RECENT)).append(ratio / self.level)
+        if size not in self._at:
+            self._at[size] = deque(maxlen=RECENT)
+        self._at[size].append(ratio / self.level)
 
     def _own(self, size: int) -> float:
         """By which factor timings of that size are slower than all."""
