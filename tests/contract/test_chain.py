@@ -47,6 +47,17 @@ def test_the_law_is_the_targets(setup: Setup) -> None:
     assert draft.num_chains or "k=0" in str(setup)
 
 
+SURE = Choice(find("length", "confidence"), {"threshold": 0.6})
+
+
+@pytest.mark.parametrize("setup", list(setups(draft=DRAFTED, length=[SURE], accept=LOSSLESS)), ids=str)
+def test_what_is_drawn_already_decides_nothing(setup: Setup) -> None:
+    """Only from four tokens on would it show that a policy has seen the token it decides about."""
+    request = Request((0, 1), WARM, 4)
+    law = engine_law(setup, TableModel(TARGET), DrawingTable(COARSE), request, width=1)
+    assert distance(law, exact_law(TARGET, request)) < 1e-9
+
+
 @pytest.mark.parametrize("setup", SAMPLED, ids=str)
 def test_texts_and_counts_are_those_of_tokens_drawn_one_by_one(setup: Setup) -> None:
     """Alone and in batches, whose rows only sometimes are alike; a stop token may be drawn in the middle."""

@@ -19,7 +19,7 @@ import pytest
 from tests.mutation.mutants import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 120
+LIMIT_S = 180
 # A mutant counts as noticed only when a test says so. Code that no longer runs at all proves nothing about the tests.
 NOTICED = {"AssertionError", "Failed"}
 
