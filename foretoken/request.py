@@ -71,6 +71,16 @@ class Sampling:
         """Whether tokens are left out of the distribution for being unlikely."""
         return (self.top_k, self.top_p, self.min_p) != (0, 1.0, 0.0)
 
+    def warmth(self, temperature: float | None = None) -> float | None:
+        """The temperature, where nothing else shapes the distribution; else None.
+
+        Args:
+            temperature: in place of its own, as a drafter may have it.
+        """
+        warmth = self.temperature if temperature is None else temperature
+        # A cut changes nothing about the likeliest token.
+        return None if self.edits or (self.cuts and warmth) else warmth
+
     def greedy(self, temperature: float | None = None) -> bool:
         """Whether the token of the highest score is taken, so that no distribution has to be built.
 

@@ -100,7 +100,7 @@ def record(target: LanguageModel, draft: LanguageModel, request: Request, text: 
     refused = draw(residual(q, p), rng.random(len(text)).tolist())
     on = _leaves(torch.where(accepted, emitted, refused), scores)
     rejected = (~accepted).nonzero()[:, 0]
-    ahead = 0 if request.sampling.cuts and request.sampling.temperature else draft.ahead(1)
+    ahead = 0 if request.sampling.warmth() is None else draft.ahead(1)
     return Trace(request, text, accepted.tolist(), on, _branches(draft, cache, request, on, rejected, rng), ahead)
 
 

@@ -108,11 +108,8 @@ class ModelDrafter(ChainDrafter):
 
     def _warmth(self, batch: Batch) -> float | None:
         """The temperature of all rows, if nothing else changes what the draft says."""
-        asked = [row.request.sampling for row in batch.rows]
-        warmths = {one.temperature if self.temperature is None else self.temperature for one in asked}
-        plain = len(warmths) == 1 and not any(one.edits for one in asked)
-        # A cut changes nothing about the likeliest token.
-        return warmths.pop() if plain and (warmths == {0.0} or not any(one.cuts for one in asked)) else None
+        warmths = {row.request.sampling.warmth(self.temperature) for row in batch.rows}
+        return warmths.pop() if len(warmths) == 1 else None
 
     def _read_waiting(self) -> None:
         """Read the prompts of rows that joined, now that drafting is wanted."""

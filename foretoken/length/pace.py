@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import ceil
 from statistics import median
 
@@ -135,30 +135,25 @@ class Pace:
 
     def likely(self, depth: int, price: Prices) -> int:
         """How many more candidates pay most, by what was accepted so far, out of a few."""
-        pace, chance = self._token_s(price), self._accepted / self._judged
-        here, gains = self._step_s(depth, price), []
-        tokens = 0.0
-        for more in range(1, AHEAD + 1):
-            tokens += chance**more
-            gains.append(tokens * pace - (self._step_s(depth + more, price) - here) * price.share)
+        gains = [gain - cost for gain, cost in self._options(depth, price)]
         return 1 + gains.index(max(gains))
-
-    def _token_s(self, price: Prices) -> float:
-        """Seconds per token; plain decoding is always to be had."""
-        return min(self._own.steps / self._own.tokens, 1.0) * price.plain_s
 
     def _worth(self, depth: int, price: Prices) -> float:
         """Expected gain over cost of going on, if all candidates so far are accepted: the best of a few lengths."""
-        pace = self._token_s(price)
-        chance, tokens, best = self._accepted / self._judged, 0.0, 0.0
-        here = self._step_s(depth, price)
-        for more in range(1, AHEAD + 1):
-            tokens += chance**more
-            costs = (self._step_s(depth + more, price) - here) * price.share
-            best = max(best, tokens * pace / max(costs, 1e-12))
+        best = 0.0
+        for gain, cost in self._options(depth, price):
+            best = max(best, gain / max(cost, 1e-12))
             if best * self._survival > OPEN:  # beyond doubt
                 break
         return best
+
+    def _options(self, depth: int, price: Prices) -> Iterator[tuple[float, float]]:
+        """Gain and cost of the next few lengths, in seconds, if all candidates so far are accepted."""
+        pace = min(self._own.steps / self._own.tokens, 1.0) * price.plain_s  # plain decoding is always to be had
+        chance, tokens, here = self._accepted / self._judged, 0.0, self._step_s(depth, price)
+        for more in range(1, AHEAD + 1):
+            tokens += chance**more
+            yield tokens * pace, (self._step_s(depth + more, price) - here) * price.share
 
     def _step_s(self, drafted: int, price: Prices) -> float:
         """Seconds of a step, asked once in each: a decision takes its time before every token."""

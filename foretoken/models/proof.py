@@ -133,16 +133,6 @@ def says_the_same(model: Any, proof: dict[str, Tensor]) -> bool:
     return worst < TOLERANCE[model.dtype]
 
 
-def goes_on_the_same(model: Any, count: int) -> bool:
-    """Whether a model that draws tokens by itself scores them as its forwards do, the entries it wrote included.
-
-    Args:
-        model: with `readable` and `dtype`.
-        count: tokens to draw.
-    """
-    return draws_amiss(model, model, probe(model.readable), count) < TOLERANCE[model.dtype]
-
-
 def _causal(size: int) -> Tensor:
     """[1, N, N] bool. Each token sees itself and everything before it."""
     return torch.ones(1, size, size, dtype=torch.bool).tril()
