@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -26,13 +27,13 @@ def judge(rule: AcceptanceRule, draft: Draft, scores: Scores, batch: Batch) -> t
     """
     logits = scores.logits[:, : draft.tokens.shape[1]]  # what was read along is none of the rule's business
     if rule.lossless and draft.chain and all(row.request.sampling.greedy() for row in batch.rows):
-        most, likeliest = logits.max(-1)
-        draft, verdict, most = _on_host(draft, rule.match(draft, likeliest), most)
+        draft, (most, likeliest) = _on_host(draft, *logits.max(-1))
+        verdict = rule.match(draft, likeliest)
         check_scores(most, verdict.counts)
         return draft, verdict
     verdict = rule.accept(draft, distribution(logits, batch.rows, Paths(draft)), batch.accept_rng)
-    draft, verdict, _ = _on_host(draft, verdict, verdict.counts)
-    return draft, verdict
+    draft, parts = _on_host(draft, *(getattr(verdict, field.name) for field in fields(verdict)))
+    return draft, Verdict(*parts)
 
 
 def check_scores(most: Tensor, counts: Tensor) -> None:
@@ -46,12 +47,11 @@ def check_scores(most: Tensor, counts: Tensor) -> None:
     check_usable([score - score + 1 for row, count in looked_at for score in row[: count + 1]])  # 1, or no number
 
 
-def _on_host(draft: Draft, verdict: Verdict, more: Tensor) -> tuple[Draft, Verdict, Tensor]:
-    """All that is small: a greedy step need not wait for a device at any other time."""
-    if more.device.type == "cpu":
-        return draft, verdict, more
+def _on_host(draft: Draft, *more: Tensor) -> tuple[Draft, Sequence[Tensor]]:
+    """All that is small, and more: a greedy step need not wait for a device at any other time."""
+    if more[0].device.type == "cpu":
+        return draft, more
     names = ["tokens", "parents", "sizes", "num_forwards", *(["prob"] if draft.prob is not None else [])]
-    drafted = [getattr(draft, name) for name in names]
-    *here, more = to_host(*drafted, *(getattr(verdict, field.name) for field in fields(verdict)), more)
+    here = to_host(*(getattr(draft, name) for name in names), *more)
     near: dict[str, Any] = dict(zip(names, here, strict=False))
-    return replace(draft, **near), Verdict(*here[len(names) :]), more
+    return replace(draft, **near), here[len(names) :]

@@ -47,23 +47,22 @@ def verify(target: LanguageModel, draft: Draft, batch: Batch) -> Scores:
     if draft.along is not None:
         tokens = torch.cat([tokens, draft.along.tokens], 1)
         parents = torch.cat([parents, draft.along.parents], 1)
-    mask = causal(parents) if draft.chain and draft.along is None else ancestors(parents)
-    positions = batch.cache.lengths.to(mask.device, non_blocking=True)[:, None] + mask.sum(-1) - 1  # [B, N]
+    if draft.chain and draft.along is None:
+        depths, mask = causal(*parents.shape, parents.device)
+    else:
+        mask = ancestors(parents)
+        depths = mask.sum(-1) - 1
+    positions = batch.cache.lengths.to(mask.device, non_blocking=True)[:, None] + depths  # [B, N]
     # Candidates always fit into the context; padding, and what is read along with them, need not.
     positions = positions.clamp_max(target.max_length - 1)
     return target.forward(tokens, positions, mask, batch.cache)
 
 
-def causal(parents: Tensor) -> Tensor:
-    """`ancestors` of chains ([B, N] int64 -> [B, N, N] bool), but nodes in padding see all before them, too."""
-    rows, nodes = parents.shape
-    return _triangle(nodes, parents.device).expand(rows, -1, -1)
-
-
 @lru_cache(64)
-def _triangle(nodes: int, device: torch.device) -> Tensor:
-    """[N, N] bool. The lower triangle."""
-    return torch.ones(nodes, nodes, dtype=torch.bool, device=device).tril()
+def causal(rows: int, nodes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Depths, [N] int64, and `ancestors`, [B, N, N] bool, of chains; nodes in padding see all before them, too."""
+    mask = torch.ones(nodes, nodes, dtype=torch.bool, device=device).tril()
+    return torch.arange(nodes, device=device), mask.expand(rows, -1, -1)
 
 
 class Paths:

@@ -52,21 +52,23 @@ class AcceptanceRule(ABC):
         """What `accept` comes to, for every lossless rule, on chains whose requests take the target's likeliest token.
 
         Args:
-            draft: a chain per row.
-            likeliest: [B, N] int64. After each node.
+            draft: a chain per row, on the CPU.
+            likeliest: [B, N] int64, on the CPU. After each node.
 
         Returns:
             The tokens up to the first that is not the target's, and the target's after them.
         """
         if draft.tokens.shape[1] == 1:
             return plain_verdict(draft, likeliest[:, 0])
-        steps = torch.arange(1, draft.tokens.shape[1], device=likeliest.device)
-        last = draft.sizes - 1
-        same = (draft.tokens[:, 1:] == likeliest[:, :-1]) & (steps <= last[:, None])
-        counts = same.cumprod(-1).sum(-1)
-        path = torch.where(steps <= counts[:, None], steps, -1)
-        token = likeliest.gather(1, counts[:, None])[:, 0]
-        return Verdict(path, counts, torch.minimum(counts + 1, last), token, counts < last)
+        # A handful of numbers per row: as lists they take less time than one operation on a tensor each.
+        rows = list(zip(draft.tokens.tolist(), likeliest.tolist(), (draft.sizes - 1).tolist(), strict=True))
+        counts = [next((i for i in range(last) if tokens[i + 1] != best[i]), last) for tokens, best, last in rows]
+        length = draft.tokens.shape[1]
+        path = [[*range(1, count + 1), *[-1] * (length - 1 - count)] for count in counts]
+        tested = [min(count + 1, last) for count, (_, _, last) in zip(counts, rows, strict=True)]
+        following = [best[count] for count, (_, best, _) in zip(counts, rows, strict=True)]
+        recovered = [count < last for count, (_, _, last) in zip(counts, rows, strict=True)]
+        return Verdict(*map(torch.tensor, (path, counts, tested, following, recovered)))
 
 
 def chain_law(draft: Draft, p: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def draft_ahead(
         if one.q is not None:
             laws.append(one.q)
         tokens.append(one.token)
-        probs.append(one.prob[:, None])
+        probs.append(one.prob)
         # A row that stopped before the others keeps its depth, and is not asked to grow again.
         room = [most if more else depth for most, depth, more in zip(room, depths, growing, strict=True)]
         depths = [depth + more for depth, more in zip(depths, growing, strict=True)]

@@ -81,7 +81,7 @@ class Candidate:
 
     Attributes:
         token: [B] int64.
-        prob: [B] float. The drafter's own probability of it, before any sampling parameter.
+        prob: [B, 1] float. The drafter's own probability of it, before any sampling parameter.
         q: [B, V] float or None. What it was drawn from; None where it is a point mass.
         scores: behind it, of one node per row.
         peeked: whether the random number it took is still to be spent.
@@ -92,6 +92,11 @@ class Candidate:
     q: Tensor | None
     scores: Scores
     peeked: bool = False
+
+
+def last(scores: Scores) -> Scores:
+    """Those of each row's last node alone."""
+    return Scores(scores.logits[:, -1:], None if scores.hidden is None else scores.hidden[:, -1:])
 
 
 class ChainDrafter(Drafter):
@@ -150,10 +155,10 @@ class ChainDrafter(Drafter):
         own = scores.logits[:, -1]  # [B, V]
         if certain:
             prob, token = own.softmax(1).max(1)
-            return [Candidate(token, prob, None, scores)]
+            return [Candidate(token, prob[:, None], None, last(scores))]
         q = distribution(scores.logits, batch.rows, path_of, self.temperature)[:, 0]
         token = batch.draft_rng.pick(q, grow)
-        return [Candidate(token, own.softmax(1).gather(1, token[:, None])[:, 0], q, scores)]
+        return [Candidate(token, own.softmax(1).gather(1, token[:, None]), q, last(scores))]
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         rows, device = batch.rows, batch.device
@@ -164,19 +169,21 @@ class ChainDrafter(Drafter):
         tokens, laws, probs = [batch.roots], [], [torch.ones(len(rows), 1)]
         # Decisions are kept as lists: on a CPU every operation on a tensor takes microseconds, of one number as well.
         paths: list[list[int]] = [[] for _ in rows]
-        forwards, going = [0] * len(rows), [[most > 0] for most in room]
+        forwards, going = [0] * len(rows), [most > 0 for most in room]
         depth = torch.zeros(len(rows), 1, dtype=torch.int64)
-        frontier = Frontier(depth, probs[0], None, None, torch.tensor(going))
+        frontier = Frontier(depth, probs[0], None, None, torch.tensor(going)[:, None])
         ready: list[tuple[Candidate, Tensor, Tensor]] = []  # drawn, but not looked at yet; the next one last
-        while any(one for (one,) in going):
-            grow = (frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0))[:, 0]
-            growing = grow.tolist()
+        while any(going):
+            wanted, children = length.grow(frontier, batch).tolist(), shape.children(frontier).tolist()
+            growing = [
+                one and grow and count > 0 for one, (grow,), (count,) in zip(going, wanted, children, strict=True)
+            ]
             if not any(growing):
                 break
             if not ready:
                 likely = max(length.likely(batch, len(tokens) - 1), 1 if device.type == "cpu" else AT_ONCE)
                 likely = min(likely, max(room) - len(tokens) + 1)
-                drawn = self.candidates(batch, tokens, certain, grow, lambda b, _: paths[b], likely)
+                drawn = self.candidates(batch, tokens, certain, torch.tensor(growing), lambda b, _: paths[b], likely)
                 near = to_host(*(one.prob for one in drawn), *(one.token for one in drawn))
                 ready = list(zip(drawn, near, near[len(drawn) :], strict=False))[::-1]
                 cost = sum(self.forwards(len(tokens) + more) for more in range(len(ready)))
@@ -185,22 +192,20 @@ class ChainDrafter(Drafter):
             if one.peeked:
                 batch.draft_rng.spend(growing)
             if one.q is not None:
-                laws.append(one.q if all(growing) else one.q * grow.to(device, non_blocking=True)[:, None])
+                grow = torch.tensor(growing)[:, None]
+                laws.append(one.q if all(growing) else one.q * grow.to(device, non_blocking=True))
             tokens.append(one.token)
             if certain:
-                check_usable([one for one, more in zip(prob.tolist(), growing, strict=True) if more])
-            probs.append(prob[:, None])
-            going = []
+                check_usable([one for (one,), more in zip(prob.tolist(), growing, strict=True) if more])
+            probs.append(prob)
             for b, (chosen, drafting) in enumerate(zip(token.tolist(), growing, strict=True)):
                 if drafting:
                     paths[b].append(chosen)
                 # Nothing may follow an end-of-sequence token, so drafting stops there.
-                ended = chosen in rows[b].request.stop_token_ids
-                going.append([drafting and not ended and len(paths[b]) < room[b]])
-            logits, hidden = one.scores.logits[:, -1:], one.scores.hidden
-            hidden = None if hidden is None else hidden[:, -1:]
+                going[b] = drafting and chosen not in rows[b].request.stop_token_ids and len(paths[b]) < room[b]
             known = len(tokens) - 1 + len(ready)
-            frontier = Frontier(frontier.depth + 1, probs[-1], logits, hidden, torch.tensor(going), known)
+            active = torch.tensor(going)[:, None]
+            frontier = Frontier(frontier.depth + 1, prob, one.scores.logits, one.scores.hidden, active, known)
         if not any(paths):
             return Draft.root_only(tokens[0], Drawn.IID)
         law = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None

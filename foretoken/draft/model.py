@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -94,16 +94,13 @@ class ModelDrafter(ChainDrafter):
             before = tokens[-2]
         uniforms = batch.draft_rng.peek(count) if warmth else None
         drawn = self._model.chain(torch.stack([before, tokens[-1]], 1), at, self._cache, count, warmth, uniforms)
-        laws = [None] * count if drawn.q is None else drawn.q.unbind(1)
+        laws: Sequence[Tensor | None] = [None] * count if drawn.q is None else drawn.q.unbind(1)
+        hidden: Sequence[Tensor | None] = [None] * count if drawn.hidden is None else drawn.hidden[:, :, None].unbind(1)
+        probs, logits = (one[:, :, None].unbind(1) for one in (drawn.prob, drawn.logits))
+        each = zip(drawn.tokens.unbind(1), probs, laws, logits, hidden, strict=True)
         return [
-            Candidate(
-                drawn.tokens[:, i],
-                drawn.prob[:, i],
-                laws[i],
-                Scores(drawn.logits[:, i : i + 1], None if drawn.hidden is None else drawn.hidden[:, i : i + 1]),
-                peeked=warmth > 0,
-            )
-            for i in range(count)
+            Candidate(token, prob, q, Scores(scored, state), peeked=warmth > 0)
+            for token, prob, q, scored, state in each
         ]
 
     def _warmth(self, batch: Batch) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -77,7 +76,7 @@ class OpenVINOModel:
         return PagedCache(self._layers, TYPES[self.dtype], rows)
 
     def width(self, tokens: int) -> int:
-        """How many tokens a forward of so many really reads: 1, 4, 8, 16, ..."""
+        """How many tokens a forward of so many really reads: 1, 4, 8, 16, 32, 48, ..."""
         return padded(tokens)
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
@@ -91,8 +90,9 @@ class OpenVINOModel:
             fixed = self._fixed.get(reading.width) if rows == 1 and reading.tree is None else None
             # Padding is scored as well, so that there are few sizes.
             keep = (0, reading.width) if fixed else (begin, end if last else reading.width)
-            found = (fixed or self._any).infer(self._given(reading, keep) | cache.tensors)
-            logits, hidden = (torch.from_numpy(out).view(rows, keep[1] - keep[0], -1) for out in found)
+            graph = fixed or self._any
+            found = graph.infer(self._given(reading, keep), reading.cached)
+            logits, hidden = (torch.from_numpy(out.copy()).view(rows, keep[1] - keep[0], -1) for out in found)
         cache.end()
         if keep != (begin, end):
             logits, hidden = (part[:, begin - keep[0] : end - keep[0]] for part in (logits, hidden))
@@ -100,8 +100,8 @@ class OpenVINOModel:
             logits = pad(logits, (0, more), value=-torch.inf)
         return Scores(logits, hidden)
 
-    def _given(self, reading: Reading, keep: tuple[int, int]) -> dict[str, Any]:
-        """Inputs by name, in the same place every time that the size is the same."""
+    def _given(self, reading: Reading, keep: tuple[int, int]) -> Inputs:
+        """Inputs, in the same place every time that the size is the same."""
         size = len(reading.tokens), reading.width, keep, reading.tree is not None
         if size not in self._inputs:
             if len(self._inputs) > 100:
@@ -111,7 +111,7 @@ class OpenVINOModel:
         inputs.write(reading)
         if self.vocab_size > self.readable:  # a draft may be shown a token that only its target has
             np.minimum(inputs.arrays["tokens"], self.readable - 1, out=inputs.arrays["tokens"])
-        return inputs.tensors | {"blocks": reading.blocks, "block_begins": reading.block_begins}
+        return inputs
 
     def ahead(self, rows: int) -> int:
         """How many tokens it can draw by itself for that many rows, in one go; 0 if it only scores."""
@@ -136,8 +136,8 @@ class OpenVINOModel:
         reading = cache.begin_chain(tokens, at, count)
         with self._busy:
             numbers = None if uniforms is None else uniforms[0].numpy()
-            drawn = self._drawing.run(reading, cache.tensors, count, temperature, numbers)
-        cache.end_chain(torch.cat([tokens[:, 1:], drawn.tokens[:, :-1]], 1), at)
+            drawn = self._drawing.run(reading, count, temperature, numbers)
+        cache.end_chain(tokens[:, 1:], drawn.tokens[:, :-1], at)
         if more := self.vocab_size - drawn.logits.shape[-1]:
             logits = pad(drawn.logits, (0, more), value=-torch.inf)
             drawn = replace(drawn, logits=logits, q=None if drawn.q is None else pad(drawn.q, (0, more)))

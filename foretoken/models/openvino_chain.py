@@ -12,14 +12,17 @@ import numpy as np
 import openvino as ov
 import torch
 from openvino import opset13 as op
+from torch import Tensor
 
 from foretoken.models.openvino_pages import constant, parameter
 from foretoken.models.openvino_run import Compiled, Inputs
+from foretoken.models.openvino_weights import weight_bytes
 from foretoken.models.paged import Reading
 from foretoken.types import Continuation
 
 START = 2  # tokens that it reads: the newest one, and the one before it, which may be new as well
 MORE = ("uniform", "coldness")  # inputs beside those of a forward
+PER_CORE = 8 << 20  # bytes of weights that are worth a thread: several of them wait for each other at every operation
 COLD = np.float32(1e30)  # one over the temperature at which only the likeliest token has a probability
 
 
@@ -35,16 +38,14 @@ class Drawing:
     def __init__(self, graph: ov.Model, dtype: torch.dtype, vocab_size: int) -> None:
         more = {name: np.zeros(1, np.float32) for name in MORE}
         self._inputs = Inputs(1, START, (START - 1, START), False, **more)
-        self._compiled = Compiled(drawing(graph.clone(), vocab_size), dtype, self._inputs)
+        cores = max(weight_bytes(graph, dtype.itemsize) // PER_CORE, 1)
+        self._compiled = Compiled(drawing(graph.clone(), vocab_size), dtype, self._inputs, cores)
 
-    def run(
-        self, reading: Reading, tensors: dict[str, Any], count: int, temperature: float, uniforms: Any
-    ) -> Continuation:
+    def run(self, reading: Reading, count: int, temperature: float, uniforms: Any) -> Continuation:
         """Draw tokens, and read all of them but the last.
 
         Args:
             reading: of the two tokens, with room for what is drawn.
-            tensors: keys and values.
             count: K, tokens to draw.
             temperature: 0 takes the likeliest token each time.
             uniforms: [K] float64 or None, an array; None at temperature 0.
@@ -52,17 +53,18 @@ class Drawing:
         self._inputs.write(reading)
         arrays = self._inputs.arrays
         arrays["coldness"][0] = 1 / temperature if temperature else COLD
-        given = self._inputs.tensors | {"blocks": reading.blocks, "block_begins": reading.block_begins} | tensors
-        found: list[Any] = []
-        for number in np.zeros(count, np.float32) if uniforms is None else below(uniforms):
+        held: list[Any] = []
+        for place, number in enumerate(np.zeros(count, np.float32) if uniforms is None else below(uniforms)):
             arrays["uniform"][0] = number
-            found.append(self._compiled.infer(given, 5 if temperature else 4))
-            arrays["tokens"][0], arrays["tokens"][1] = arrays["tokens"][1], found[-1][0]
+            found = self._compiled.infer(self._inputs, reading.cached)[: 5 if temperature else 4]
+            held = held or [np.empty((1, count, out.shape[1]), out.dtype) for out in found]
+            for all_of_it, out in zip(held, found, strict=True):
+                all_of_it[0, place] = out[0]
+            arrays["tokens"][0], arrays["tokens"][1] = arrays["tokens"][1], found[0][0]
             for name in ("positions", "past", "longest"):
                 arrays[name] += 1
-        drawn, prob, logits, hidden, *ends = (np.concatenate(parts)[None] for parts in zip(*found, strict=True))
-        tokens, probs, scores, states = map(torch.from_numpy, (drawn[..., 0], prob[..., 0], logits, hidden))
-        return Continuation(tokens, probs, scores, states, torch.from_numpy(law(ends[0])) if ends else None)
+        tokens, prob, logits, hidden, *ends = map(torch.from_numpy, held)
+        return Continuation(tokens[..., 0], prob[..., 0], logits, hidden, law(ends[0]) if ends else None)
 
 
 def drawing(graph: ov.Model, vocab_size: int) -> ov.Model:
@@ -107,13 +109,13 @@ def below(uniforms: Any) -> Any:
     return np.where(near > uniforms, np.nextafter(near, np.float32(0)), near)
 
 
-def law(cumulative: Any) -> Any:
+def law(cumulative: Tensor) -> Tensor:
     """The law that tokens were drawn from, exactly: what is between one boundary and the next.
 
     Args:
-        cumulative: [..., V] float32 array. What is missing to 1 at the end goes to the last token, and what is above 1
-            never comes up.
+        cumulative: [..., V] float32. What is missing to 1 at the end goes to the last token, and what is above 1 never
+            comes up. It is changed.
     """
-    ends = np.minimum(cumulative, 1)
+    ends = cumulative.clamp_(max=1)
     ends[..., -1] = 1
-    return np.diff(ends, prepend=np.float32(0), axis=-1)
+    return ends.diff(prepend=ends.new_zeros(*ends.shape[:-1], 1))

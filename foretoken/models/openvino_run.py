@@ -14,6 +14,7 @@ from foretoken.models import threads
 from foretoken.models.openvino_graph import INSTEAD
 from foretoken.models.paged import Reading
 
+REACH = 512  # entries of a row that a graph is made ready for at least
 TYPES = {torch.float32: ov.Type.f32, torch.bfloat16: ov.Type.bf16}
 
 
@@ -41,34 +42,70 @@ class Compiled:
     """A graph that is ready to run, and what it was given last.
 
     Args:
-        graph: as `page` or `unroll` leaves it; is changed where a size is given.
+        graph: as `page` or `drawing` leaves it; is changed where a size is given.
         dtype: of arithmetic and of keys and values.
         size: inputs of the one size that it takes, of one row; None takes any.
+        cores: threads at most; none takes all there are.
 
     Attributes:
         compiled: what OpenVINO made of it.
     """
 
-    def __init__(self, graph: ov.Model, dtype: torch.dtype, size: Inputs | None = None) -> None:
+    def __init__(
+        self, graph: ov.Model, dtype: torch.dtype, size: Inputs | None = None, cores: int | None = None
+    ) -> None:
         if size is not None:
             sizes = {name: array.shape for name, array in size.arrays.items()} | {"block_begins": (2,)}
             graph.reshape(
                 {port: ov.PartialShape(sizes[name]) for port in graph.inputs for name in port.names if name in sizes}
             )
-        self.compiled = core().compile_model(graph, "CPU", _settings(dtype))
+        self.compiled = core().compile_model(graph, "CPU", _settings(dtype, cores))
         self._request = self.compiled.create_infer_request()
         # Names as in the graph: compiling may lose one. Tracing may give an input a second one.
         self._places = {name: place for place, port in enumerate(graph.inputs) for name in port.names}
         self._given: dict[str, Any] = {}  # OpenVINO does not keep the arrays alive
+        self._cached: dict[str, Any] = {}
+        self._inputs: Inputs | None = None
+        self._outputs: list[Any] = []
+        self._settled = size is not None
+        self._reach = 0
 
-    def infer(self, inputs: dict[str, Any], wanted: int = 2) -> list[Any]:
-        """The first outputs, as arrays that the next inference does not write to. Only what has changed is set."""
-        for name, tensor in inputs.items():
+    def infer(self, inputs: Inputs, cached: dict[str, Any]) -> list[Any]:
+        """Run it.
+
+        Args:
+            inputs: what is read.
+            cached: keys, values and the table of them, by name. While it is the same object, so is all in it.
+
+        Returns:
+            All outputs, as arrays that the next inference may write to.
+        """
+        if inputs is not self._inputs:
+            self._set(inputs.tensors)
+            self._inputs = inputs
+        if cached is not self._cached:
+            self._set(cached)
+            self._cached = cached
+        longest = inputs.arrays["longest"]
+        if longest > self._reach:
+            # OpenVINO makes its attention kernels anew, which takes 10 ms, for every 32 entries that a row is said to
+            # be longer than any before. Being told of more entries than there are changes nothing else.
+            said, self._reach = int(longest), max(REACH, 1 << int(longest).bit_length())
+            longest[...] = self._reach
+            self._request.infer()
+            longest[...] = said
+        else:
+            self._request.infer()
+        if not (self._settled and self._outputs):
+            count = len(self.compiled.outputs)
+            self._outputs = [self._request.get_output_tensor(place).data for place in range(count)]
+        return self._outputs
+
+    def _set(self, tensors: dict[str, Any]) -> None:
+        for name, tensor in tensors.items():
             if self._given.get(name) is not tensor:
                 self._request.set_input_tensor(self._places[name], tensor)
                 self._given[name] = tensor
-        self._request.infer()
-        return [self._request.get_output_tensor(place).data.copy() for place in range(wanted)]
 
 
 class Inputs:
@@ -115,7 +152,7 @@ class Inputs:
             self.arrays["tree"][:] = reading.tree.reshape(-1)
 
 
-def _settings(dtype: torch.dtype) -> dict[str, Any]:
+def _settings(dtype: torch.dtype, cores: int | None) -> dict[str, Any]:
     """What the CPU plugin is told. The types of keys and values are those of the graph's inputs."""
     precision = TYPES[dtype].get_type_name()
     # What meets compressed weights would be rounded to 8 bits as well, which is much faster, and no float32.
@@ -125,5 +162,5 @@ def _settings(dtype: torch.dtype) -> dict[str, Any]:
         "KV_CACHE_PRECISION": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": threads.available(),
+        "INFERENCE_NUM_THREADS": min(threads.available(), cores or threads.available()),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,11 @@ from foretoken.models.openvino_graph import Layer
 from foretoken.models.openvino_pages import BLOCK
 from foretoken.types import swap_remove
 
+MANY = 16  # tokens, beyond which as many more cost more than another width
+
+
+_Read = tuple[Tensor, Tensor, Any]  # tokens and positions, [B, N] int64, and the mask, [B, N, P+N] bool array
+
 
 class Reading(NamedTuple):
     """One forward, as paged attention wants it.
@@ -23,13 +28,14 @@ class Reading(NamedTuple):
     Attributes:
         tokens: [B, R] int64 array. What is read.
         positions: [B, R] int64 array.
-        width: N, tokens per row with padding: 1, 4, 8, 16, ... where tokens see everything before them. OpenVINO spends
-            milliseconds on a width it has not met and some time on every other one than the last, and reads four tokens
-            as fast as two. None of the tokens sees the padding after them, and the next forward overwrites it.
+        width: N, tokens per row with padding: 1, 4, 8, 16, 32, 48, ... where tokens see everything before them.
+            OpenVINO spends milliseconds on a width it has not met and some time on every other one than the last, and
+            reads four tokens as fast as two. None of the tokens sees the padding after them, and the next forward
+            overwrites it.
         tree: [B, N, N] bool array, or None where each token sees everything before it.
         past: [B] int64 array. Entries of each row that all its tokens see.
-        blocks: int32, for OpenVINO. The rows' blocks, one row after the other.
-        block_begins: [B+1] int32, for OpenVINO. Where each row's blocks begin.
+        cached: for OpenVINO, by name: keys and values; `blocks`, those of the rows, one row after the other; and
+            `block_begins`, where each row's begin. The same object until something in it is another.
         longest: entries of the longest row, the new ones included.
     """
 
@@ -38,8 +44,7 @@ class Reading(NamedTuple):
     width: int
     tree: Any
     past: Any
-    blocks: Any
-    block_begins: Any
+    cached: dict[str, Any]
     longest: int
 
 
@@ -69,10 +74,10 @@ class PagedCache:
         self._tables: list[list[int]] = [[] for _ in range(rows)]
         self._free: list[int] = []
         self._capacity = 0
-        self._flat: tuple[Any, Any] | None = None
+        self._cached: dict[str, Any] | None = None
         # What was read since the last commit, for the rare mask that hides some of it.
-        self._held: list[tuple[Tensor, Tensor, Any]] = []
-        self._next: tuple[Tensor, Tensor, Any] | None = None
+        self._held: list[Callable[[], _Read]] = []
+        self._next: _Read | None = None
 
     def begin(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Reading:
         """Make room for new entries (arguments as in `LanguageModel.forward`).
@@ -94,14 +99,15 @@ class PagedCache:
                 raise ValueError("a token can only see tokens that come before it")
         counts = self.lengths.numpy() + past
         longest = int(counts.max(initial=0)) + width
-        blocks, begins = self._reserve(counts + width)
-        return Reading(tokens.numpy(), positions.numpy(), width, tree, counts, blocks, begins, longest)
+        cached = self._reserve(counts + width)
+        return Reading(tokens.numpy(), positions.numpy(), width, tree, counts, cached, longest)
 
     def end(self) -> None:
         """The forward is done: its entries are pending."""
         assert self._next is not None
-        self.pending += self._next[0].shape[1]
-        self._held.append(self._next)
+        read = self._next
+        self.pending += read[0].shape[1]
+        self._held.append(lambda: read)
 
     def begin_chain(self, tokens: Tensor, at: Tensor, count: int) -> Reading:
         """Make room for so many new entries, of which only the first token is known (see `LanguageModel.chain`)."""
@@ -109,17 +115,24 @@ class PagedCache:
         if not ((missing == 0) | (missing == (self.pending == 0))).all():
             raise ValueError("a chain begins where the cache ends, or one token behind that")
         past = at.numpy() - 1
-        blocks, begins = self._reserve(past + 1 + count)
+        cached = self._reserve(past + 1 + count)
         positions = np.stack([past, past + 1], 1)
-        return Reading(tokens.numpy(), positions, 2, None, past, blocks, begins, int(past.max()) + 2)
+        return Reading(tokens.numpy(), positions, 2, None, past, cached, int(past.max()) + 2)
 
-    def end_chain(self, tokens: Tensor, at: Tensor) -> None:
-        """A chain is done: these tokens, [B, K] int64, are pending, and everything before them is in the cache."""
-        count = tokens.shape[1]
-        if not self.pending:
+    def end_chain(self, first: Tensor, others: Tensor, at: Tensor) -> None:
+        """A chain is done: its first token, [B, 1], and the others read, [B, K-1], int64, are pending.
+
+        Everything before them is in the cache.
+        """
+        past, count = self.pending, 1 + others.shape[1]
+        if not past:
             self.lengths = at.clone()
-        seen = np.broadcast_to(_causal(count, self.pending), (len(tokens), count, self.pending + count))
-        self._held.append((tokens, at[:, None] + torch.arange(count), seen))
+
+        def read() -> _Read:
+            seen = np.broadcast_to(_causal(count, past), (len(first), count, past + count))
+            return torch.cat([first, others], 1), at[:, None] + torch.arange(count), seen
+
+        self._held.append(read)
         self.pending += count
 
     def commit(self, nodes: Tensor, counts: Tensor) -> None:
@@ -148,7 +161,7 @@ class PagedCache:
             moved = iter(here)
             self._tables += [[next(moved) for _ in table] for table in other._tables]
         self.lengths = torch.cat([self.lengths, other.lengths])
-        self._flat = None
+        self._cached = None
 
     def release(self, rows: Iterable[int]) -> None:
         """Forget rows; the others move as `swap_remove` says."""
@@ -159,12 +172,12 @@ class PagedCache:
         for to, source in swap_remove(len(lengths), gone):
             lengths[to], tables[to] = lengths[source], tables[source]
         left = len(lengths) - len(gone)
-        self.lengths, self._tables, self._flat = lengths[:left], tables[:left], None
+        self.lengths, self._tables, self._cached = lengths[:left], tables[:left], None
 
     def _all_pending(self) -> tuple[Tensor, Tensor, Any]:
         """Tokens, positions and masks of everything pending and to come, [B, P+N] and [B, P+N, P+N]."""
         assert self._next is not None
-        parts = [*self._held, self._next]
+        parts = [*(read() for read in self._held), self._next]
         tokens, positions = (torch.cat([part[place].cpu() for part in parts], 1) for place in (0, 1))
         seen, at = np.zeros((*tokens.shape, tokens.shape[1]), np.bool_), 0
         for part in parts:
@@ -176,17 +189,20 @@ class PagedCache:
     def _place(self, row: int, slot: int) -> tuple[int, int]:
         return self._tables[row][slot // BLOCK], slot % BLOCK
 
-    def _reserve(self, counts: Any) -> tuple[Any, Any]:
+    def _reserve(self, counts: Any) -> dict[str, Any]:
         """The rows' tables, one after the other, and where each begins, with room for so many entries per row."""
-        for table, count in zip(self._tables, counts.tolist(), strict=True):
-            while len(table) * BLOCK < count:
-                table.append(self._take())
-                self._flat = None
-        if self._flat is None:
-            begins = np.cumsum([0, *(len(table) for table in self._tables)], dtype=np.int32)
-            blocks = np.array([block for table in self._tables for block in table], np.int32)
-            self._flat = ov.Tensor(blocks, shared_memory=True), ov.Tensor(begins, shared_memory=True)
-        return self._flat
+        for held, count in zip(self._tables, counts.tolist(), strict=True):
+            while len(held) * BLOCK < count:
+                held.append(self._take())
+                self._cached = None
+        if self._cached is None:
+            table = {
+                "blocks": np.array([block for held in self._tables for block in held], np.int32),
+                "block_begins": np.cumsum([0, *(len(held) for held in self._tables)], dtype=np.int32),
+            }
+            flat = {name: ov.Tensor(array, shared_memory=True) for name, array in table.items()}
+            self._cached = self.tensors | flat
+        return self._cached
 
     def _take(self) -> int:
         """An unused block."""
@@ -204,7 +220,9 @@ class PagedCache:
 
 
 def padded(width: int) -> int:
-    """How many tokens are read in place of so many."""
+    """How many tokens are read in place of so many: few widths, and not many more tokens."""
+    if width > MANY:
+        return -(-width // MANY) * MANY
     return max(1 << (width - 1).bit_length(), 4) if width > 1 else 1
 
 
