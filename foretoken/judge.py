@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from foretoken.accept.base import AcceptanceRule
-from foretoken.host import to_host
+from foretoken.host import largest, to_host
 from foretoken.rng import check_usable
 from foretoken.sampling import distribution
 from foretoken.types import Batch, Draft, Scores, Verdict
@@ -27,7 +27,7 @@ def judge(rule: AcceptanceRule, draft: Draft, scores: Scores, batch: Batch) -> t
     """
     logits = scores.logits[:, : draft.tokens.shape[1]]  # what was read along is none of the rule's business
     if rule.lossless and draft.chain and all(row.request.sampling.greedy() for row in batch.rows):
-        draft, (most, likeliest) = _on_host(draft, *logits.max(-1))
+        draft, (most, likeliest) = _on_host(draft, *largest(logits))
         verdict = rule.match(draft, likeliest)
         check_scores(most, verdict.counts)
         return draft, verdict

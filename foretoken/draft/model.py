@@ -87,7 +87,7 @@ class ModelDrafter(ChainDrafter):
         at = torch.tensor([len(row.tokens) + len(tokens) - 2 for row in batch.rows])
         if len(tokens) == 1:
             self._rooted = 1
-            if int((at - self._cache.lengths).max()) > 1:
+            if max(map(int.__sub__, at.tolist(), self._cache.lengths.tolist())) > 1:
                 self._read_committed(batch, leave=2)
             before = torch.tensor([row.tokens[-2] for row in batch.rows]).to(tokens[0].device, non_blocking=True)
         else:
@@ -145,5 +145,6 @@ class ModelDrafter(ChainDrafter):
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
         # The last drafted token is not kept, and mostly was not read, so a full acceptance leaves two to catch up with.
         if self._cache.pending:
-            kept = torch.minimum(verdict.counts, (draft.sizes - 2).clamp_min(0)) + self._rooted
+            drafted = zip(verdict.counts.tolist(), draft.sizes.tolist(), strict=True)
+            kept = torch.tensor([min(count, max(size - 2, 0)) + self._rooted for count, size in drafted])
             self._cache.commit(torch.arange(self._cache.pending).expand(len(kept), -1), kept)

@@ -92,10 +92,11 @@ class OpenVINOModel:
             keep = (0, reading.width) if fixed else (begin, end if last else reading.width)
             graph = fixed or self._any
             found = graph.infer(self._given(reading, keep), reading.cached)
-            logits, hidden = (torch.from_numpy(out.copy()).view(rows, keep[1] - keep[0], -1) for out in found)
+            wanted = slice(begin - keep[0], end - keep[0])
+            logits, hidden = (
+                torch.from_numpy(out.reshape(rows, keep[1] - keep[0], -1)[:, wanted].copy()) for out in found
+            )
         cache.end()
-        if keep != (begin, end):
-            logits, hidden = (part[:, begin - keep[0] : end - keep[0]] for part in (logits, hidden))
         if more := self.vocab_size - logits.shape[-1]:  # pads, or cuts
             logits = pad(logits, (0, more), value=-torch.inf)
         return Scores(logits, hidden)

@@ -19,6 +19,7 @@ from foretoken.types import swap_remove
 MANY = 16  # tokens, beyond which as many more cost more than another width
 
 
+_PAIR = np.arange(2)
 _Read = tuple[Tensor, Tensor, Any]  # tokens and positions, [B, N] int64, and the mask, [B, N, P+N] bool array
 
 
@@ -111,12 +112,12 @@ class PagedCache:
 
     def begin_chain(self, tokens: Tensor, at: Tensor, count: int) -> Reading:
         """Make room for so many new entries, of which only the first token is known (see `LanguageModel.chain`)."""
-        missing = (at - self.lengths).numpy() - self.pending
-        if not ((missing == 0) | (missing == (self.pending == 0))).all():
-            raise ValueError("a chain begins where the cache ends, or one token behind that")
         past = at.numpy() - 1
+        ends = (self.lengths.numpy() + self.pending).tolist()
+        if any(begin - end not in (0, not self.pending) for begin, end in zip(at.tolist(), ends, strict=True)):
+            raise ValueError("a chain begins where the cache ends, or one token behind that")
         cached = self._reserve(past + 1 + count)
-        positions = np.stack([past, past + 1], 1)
+        positions = past[:, None] + _PAIR
         return Reading(tokens.numpy(), positions, 2, None, past, cached, int(past.max()) + 2)
 
     def end_chain(self, first: Tensor, others: Tensor, at: Tensor) -> None:
