@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 
 import numpy as np
@@ -18,15 +19,13 @@ from foretoken.models.openvino_graph import facts_of
 from foretoken.models.openvino_pages import page
 from foretoken.models.openvino_run import TYPES, Compiled, Inputs
 from foretoken.models.openvino_weights import weight_bytes
-from foretoken.models.paged import PagedCache, Reading, padded
+from foretoken.models.paged import WIDTHS, PagedCache, Reading, padded
 from foretoken.models.proof import TOLERANCE, draws_amiss, probe
 from foretoken.types import Continuation, Scores
 
-# Tokens per forward of one row that have a graph of their own, of fixed size: nothing looks at shapes in it, which is a
-# fifth of a small model's step, and another width than the last one's costs nothing.
-FIXED = (1, 4, 8, 16)
 AHEAD = 16  # tokens drawn in one go at most
-COPIES = 1 << 30  # bytes: each such graph holds the weights once more, so a model has only as many as fit in here
+# Bytes: a graph of fixed size holds the weights once more, so a model has only as many as fit in here.
+COPIES = 2 << 30
 
 
 class OpenVINOModel:
@@ -63,9 +62,11 @@ class OpenVINOModel:
         page(graph, TYPES[dtype])
         self._graph, self._any = graph, Compiled(graph, dtype)
         copies = COPIES // max(self.weight_bytes, 1)
-        self._fixed = {
-            width: Compiled(graph.clone(), dtype, Inputs(1, width, (0, width), False)) for width in FIXED[:copies]
-        }
+        # For one row, each width has a graph of its own, of fixed size: nothing looks at shapes in it, which is a fifth
+        # of a small model's step, and another width than the last one's costs nothing.
+        with ThreadPoolExecutor(2) as pool:
+            made = pool.map(partial(_fixed, graph, dtype), WIDTHS[:copies])
+            self._fixed = dict(zip(WIDTHS, made, strict=False))
         self._inputs: dict[tuple[int, int, tuple[int, int], bool], Inputs] = {}
         self.hidden_size, width = (self._any.compiled.output(place).partial_shape[2].get_length() for place in (1, 0))
         self.vocab_size = vocab_size or width
@@ -76,7 +77,7 @@ class OpenVINOModel:
         return PagedCache(self._layers, TYPES[self.dtype], rows)
 
     def width(self, tokens: int) -> int:
-        """How many tokens a forward of so many really reads: 1, 4, 8, 16, 32, 48, ..."""
+        """How many tokens a forward of so many really reads: 1, 4, 6, 8, 16, 32, 48, ..."""
         return padded(tokens)
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
@@ -147,3 +148,8 @@ class OpenVINOModel:
     @cached_property
     def _drawing(self) -> Drawing:
         return Drawing(self._graph, self.dtype, self.vocab_size)
+
+
+def _fixed(graph: ov.Model, dtype: torch.dtype, width: int) -> Compiled:
+    """The graph for one row of so many tokens."""
+    return Compiled(graph.clone(), dtype, Inputs(1, width, (0, width), False))

@@ -16,7 +16,7 @@ from foretoken.models.openvino_graph import Layer
 from foretoken.models.openvino_pages import BLOCK
 from foretoken.types import swap_remove
 
-MANY = 16  # tokens, beyond which as many more cost more than another width
+WIDTHS = (1, 4, 6, 8, 16)  # tokens per row of a step, padded
 
 
 _PAIR = np.arange(2)
@@ -29,7 +29,7 @@ class Reading(NamedTuple):
     Attributes:
         tokens: [B, R] int64 array. What is read.
         positions: [B, R] int64 array.
-        width: N, tokens per row with padding: 1, 4, 8, 16, 32, 48, ... where tokens see everything before them.
+        width: N, tokens per row with padding: 1, 4, 6, 8, 16, 32, 48, ... where tokens see everything before them.
             OpenVINO spends milliseconds on a width it has not met and some time on every other one than the last, and
             reads four tokens as fast as two. None of the tokens sees the padding after them, and the next forward
             overwrites it.
@@ -222,9 +222,8 @@ class PagedCache:
 
 def padded(width: int) -> int:
     """How many tokens are read in place of so many: few widths, and not many more tokens."""
-    if width > MANY:
-        return -(-width // MANY) * MANY
-    return max(1 << (width - 1).bit_length(), 4) if width > 1 else 1
+    most = WIDTHS[-1]
+    return next((one for one in WIDTHS if one >= width), -(-width // most) * most)
 
 
 @functools.lru_cache(256)

@@ -16,7 +16,7 @@ from foretoken.models.base import KVCache, LanguageModel
 from foretoken.models.prefill import prefill
 
 CONTEXT = 64  # tokens in the cache
-SIZES = (1, 2, 4, 5, 8, 9, 16)
+SIZES = (1, 2, 4, 5, 6, 7, 8, 9, 16)
 MANY = 4  # tokens drafted in a row
 BUDGET_S = 0.5
 ROUNDS = 9  # more of them change little

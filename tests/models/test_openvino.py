@@ -68,7 +68,7 @@ def test_blocks_are_used_again() -> None:
 
 def test_graphs_of_fixed_width_say_what_the_one_of_any_size_says(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = converted("llama", "none")[1]
-    assert sorted(fixed._fixed) == [1, 4, 8, 16]
+    assert sorted(fixed._fixed) == [1, 4, 6, 8, 16]
     monkeypatch.setattr(foretoken.models.openvino, "COPIES", 2 * fixed.weight_bytes)
     converted.cache_clear()
     some = converted("llama", "none")[1]
@@ -88,6 +88,22 @@ def test_graphs_of_fixed_width_say_what_the_one_of_any_size_says(monkeypatch: py
     assert found[0].shape[1] == 1 + 1 + 3 + 2 + 9 + 1
     assert error(found[1], found[0]) < CLOSE
     assert error(found[2], found[0]) < CLOSE
+    converted.cache_clear()
+
+
+def test_being_told_of_longer_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph is told of more entries than there are, whenever a row is longer than any before."""
+    monkeypatch.setattr(foretoken.models.openvino_run, "REACH", 1)
+    converted.cache_clear()
+    theirs, ours = converted("llama", "none")
+    tokens, mine = random_tokens(1, 2, 60), ours.new_cache(2)
+    found, at = [], 0
+    for width in (1, 2, 5, 1, 20, 1, 29, 1):
+        found.append(read_chain(ours, mine, tokens[:, at : at + width]))
+        keep(mine, width, width)
+        at += width
+    assert ours._any._reach == 64
+    assert error(torch.cat(found, 1), torch.stack([vanilla(theirs, row) for row in tokens])) < CLOSE
     converted.cache_clear()
 
 
