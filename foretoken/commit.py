@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from foretoken.types import Batch, Committed, Draft, FinishReason, Origin, Row, Verdict
 
 
@@ -37,7 +34,7 @@ def commit(batch: Batch, draft: Draft, verdict: Verdict) -> list[Committed]:
         row.counts.num_tested += tested[b]
         row.counts.num_accepted += min(kept, len(path))
         row.counts.num_cut += kept <= len(path)
-    batch.cache.commit(_cache_nodes(verdict.path), verdict.counts + 1)
+    batch.cache.commit([[0, *path[:count]] for path, count in zip(paths, counts, strict=True)])  # the root as well
     return committed
 
 
@@ -52,8 +49,3 @@ def _append(row: Row, tokens: list[int]) -> int:
         if row.finish is not None:
             return taken
     return len(tokens)
-
-
-def _cache_nodes(path: Tensor) -> Tensor:
-    """[B, 1+A] int64. Cache entries to keep: the root and the accepted path."""
-    return torch.cat([path.new_zeros(len(path), 1), path], 1)

@@ -92,10 +92,10 @@ class Falcon(ChainDrafter):
 
     def _settle(self, rows: list[Row], reading: Reading) -> None:
         """Keep what was read of all known pairs but the last block, and forget the rest."""
-        counts = (reading.sizes - self._size).clamp_min(0)
-        for row, count in zip(rows, counts.tolist(), strict=True):
+        counts = (reading.sizes - self._size).clamp_min(0).tolist()
+        for row, count in zip(rows, counts, strict=True):
             row.memory[self] = row.memory[self][count:]
-        reading.cache.commit(torch.arange(reading.cache.pending).expand(len(rows), -1), counts)
+        reading.cache.commit(list(map(range, counts)))
 
 
 class Reading:

@@ -132,7 +132,7 @@ class ModelDrafter(ChainDrafter):
         mask = ((place >= 0)[:, None] & (column <= column[:, None])) | torch.eye(width, dtype=torch.bool)
         positions = (self._cache.lengths[:, None] + place).clamp_min(0)
         scores = self._model.forward(tokens, positions, mask, self._cache, last=1)
-        self._cache.commit(spare + column, width - spare[:, 0])
+        self._cache.commit([range(width - len(new), width) for new in behind])
         return scores
 
     def _read(self, tokens: Tensor) -> Scores:
@@ -146,5 +146,4 @@ class ModelDrafter(ChainDrafter):
         # The last drafted token is not kept, and mostly was not read, so a full acceptance leaves two to catch up with.
         if self._cache.pending:
             drafted = zip(verdict.counts.tolist(), draft.sizes.tolist(), strict=True)
-            kept = torch.tensor([min(count, max(size - 2, 0)) + self._rooted for count, size in drafted])
-            self._cache.commit(torch.arange(self._cache.pending).expand(len(kept), -1), kept)
+            self._cache.commit([range(min(count, max(size - 2, 0)) + self._rooted) for count, size in drafted])

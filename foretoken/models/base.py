@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -24,13 +24,8 @@ class KVCache(Protocol):
     lengths: Tensor
     pending: int
 
-    def commit(self, nodes: Tensor, counts: Tensor) -> None:
-        """Keep some pending entries and drop the rest.
-
-        Args:
-            nodes: [B, A] int64. Pending entries to keep, strictly increasing, in their new order; padding is ignored.
-            counts: [B] int64. How many of them to keep per row.
-        """
+    def commit(self, kept: Sequence[Sequence[int]]) -> None:
+        """Keep some pending entries of each row, strictly increasing, and drop the rest."""
         ...
 
     def extend(self, other: Any) -> None:

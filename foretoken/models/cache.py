@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -91,15 +91,15 @@ class TensorCache:
         self._layers[layer] = held
         return held
 
-    def commit(self, nodes: Tensor, counts: Tensor) -> None:
+    def commit(self, kept: Sequence[Sequence[int]]) -> None:
         """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""
-        if moves := commit_moves(nodes, counts):
+        if moves := commit_moves(kept):
             b, to, node = torch.tensor(moves).T
             slots = torch.stack([b, self.lengths[b] + to, self.lengths[b] + node])
             for held in self._held():
                 b, to, node = slots = slots.to(held.device)
                 held[b, :, to] = held[b, :, node]
-        self.lengths = self.lengths + counts.to(self.lengths.device)
+        self.lengths = self.lengths + torch.tensor([len(nodes) for nodes in kept])
         self.pending = 0
 
     def extend(self, other: TensorCache) -> None:
@@ -143,19 +143,13 @@ class TensorCache:
         return [part for layer in self._layers if layer is not None for part in layer]
 
 
-def commit_moves(nodes: Tensor, counts: Tensor) -> list[tuple[int, int, int]]:
+def commit_moves(kept: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
     """Which pending entries a commit has to move together: (row, to, from), places among the row's pending entries.
 
     Args:
-        nodes: [B, A] int64. As `KVCache.commit` takes them.
-        counts: [B] int64. As `KVCache.commit` takes them.
+        kept: as `KVCache.commit` takes it.
     """
-    return [
-        (b, to, node)
-        for b, (path, count) in enumerate(zip(nodes.tolist(), counts.tolist(), strict=True))
-        for to, node in enumerate(path[:count])
-        if to != node
-    ]
+    return [(b, to, node) for b, nodes in enumerate(kept) for to, node in enumerate(nodes) if to != node]
 
 
 def _resized(held: Tensor, shape: tuple[int, int]) -> Tensor:

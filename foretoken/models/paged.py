@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,16 +136,16 @@ class PagedCache:
         self._held.append(read)
         self.pending += count
 
-    def commit(self, nodes: Tensor, counts: Tensor) -> None:
+    def commit(self, kept: Sequence[Sequence[int]]) -> None:
         """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""
-        if moves := commit_moves(nodes, counts):
+        if moves := commit_moves(kept):
             lengths = self.lengths.tolist()
             there = [self._place(b, lengths[b] + to) for b, to, _ in moves]
             here = [self._place(b, lengths[b] + node) for b, _, node in moves]
             (to_block, to_slot), (block, slot) = np.array(there).T, np.array(here).T
             for tensor in self.tensors.values():
                 tensor.data[to_block, :, to_slot] = tensor.data[block, :, slot]
-        self.lengths = self.lengths + counts.to(self.lengths.device)
+        self.lengths = self.lengths + torch.tensor([len(nodes) for nodes in kept])
         self.pending = 0
         self._held.clear()
 

@@ -20,8 +20,8 @@ def prefill(model: LanguageModel, prompts: list[list[int]], states: list[list[Te
             chunk; None saves scoring all but the last token.
     """
     cache = model.new_cache(len(prompts))
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    for start in range(0, int(lengths.max()), CHUNK):
+    longest = max(map(len, prompts), default=0)
+    for start in range(0, longest, CHUNK):
         pieces = [prompt[start : start + CHUNK] for prompt in prompts]
         width = max(len(piece) for piece in pieces)
         tokens = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces])
@@ -33,5 +33,5 @@ def prefill(model: LanguageModel, prompts: list[list[int]], states: list[list[Te
         if states is not None and scores.hidden is not None:
             for held, hidden, piece in zip(states, scores.hidden, pieces, strict=True):
                 held += [hidden[: len(piece)]] if piece else []
-        cache.commit(column.expand(len(prompts), width), (lengths - start).clamp(0, width))
+        cache.commit([range(len(piece)) for piece in pieces])
     return cache

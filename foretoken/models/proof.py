@@ -49,7 +49,7 @@ def read_with_detours(
     first = read(
         torch.cat([tokens[:, :2], wrong[:, :2], tokens[:, 2:4]], 1), torch.tensor([[0, 1, 2, 3, 2, 3]]), mask, cache
     )
-    cache.commit(torch.tensor([[0, 1, 4, 5]]), torch.tensor([4]))
+    cache.commit([[0, 1, 4, 5]])
     # One more wrong token, and the rest.
     mask = torch.ones(1, 5, 5, dtype=torch.bool).tril()
     mask[:, 1:, 0] = False
@@ -74,7 +74,7 @@ def draws_amiss(model: LanguageModel, reference: LanguageModel, tokens: Tensor, 
     """
     cache, known = model.new_cache(1), tokens.shape[1] - 2
     model.forward(tokens[:, :known], torch.arange(known)[None], _causal(known), cache)
-    cache.commit(torch.arange(known)[None], torch.tensor([known]))
+    cache.commit([range(known)])
     found, expected = [], []
     for read in (known + 2, known + 3):
         drawn = model.chain(tokens[:, read - 2 : read], torch.tensor([read - 1]), cache, count)
@@ -87,7 +87,7 @@ def draws_amiss(model: LanguageModel, reference: LanguageModel, tokens: Tensor, 
         expected.append(reference.forward(tokens, places, mask, fresh, last=count + 1).logits)
         mask = torch.ones(1, 1, count + 1, dtype=torch.bool)
         found.append(model.forward(tokens[:, -1:], places[:, -1:], mask, cache).logits)
-        cache.commit(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([1]))
+        cache.commit([[0]])
     return distance(torch.cat(found, 1), torch.cat(expected, 1))
 
 

@@ -170,14 +170,14 @@ class StaticCache:
         if self._before is not None:
             self.lengths = self.lengths + self._before
 
-    def commit(self, nodes: Tensor, counts: Tensor) -> None:
+    def commit(self, kept: Sequence[Sequence[int]]) -> None:
         """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""
-        if moves := commit_moves(nodes, counts):
+        if moves := commit_moves(kept):
             assert self._storage is not None
             lengths, wide = self.lengths.tolist(), self._storage.capacity + 1
             places = [(b * wide + lengths[b] + to, b * wide + lengths[b] + node) for b, to, node in moves]
             self._move(torch.tensor(places))
-        self.lengths = self.lengths + counts.to(self.lengths.device)
+        self.lengths = self.lengths + torch.tensor([len(nodes) for nodes in kept])
         self.pending = 0
         self._positions.clear()
 

@@ -40,7 +40,7 @@ class DrawingTable(TableModel):
         assert bool(((missing == 0) | (missing == (cache.pending == 0))).all()), "it begins where the cache ends"
         if bool(missing.any()):
             self._step(tokens[:, 0], at - 1, cache)
-            cache.commit(torch.zeros(len(at), 1, dtype=torch.int64), missing)
+            cache.commit(list(map(range, missing.tolist())))
         newest, drawn, laws, scored = tokens[:, 1], [], [], []
         for place in range(count):
             scored.append(self._step(newest, at + place, cache))

@@ -40,7 +40,7 @@ def read_chain(model: HFModel, cache: TensorCache, tokens: Tensor, last: int = 0
 
 def keep(cache: TensorCache, *counts: int) -> None:
     """Commit the first few pending entries of each row."""
-    cache.commit(torch.arange(max(counts)).expand(len(counts), -1), torch.tensor(counts))
+    cache.commit(list(map(range, counts)))
 
 
 def error(found: Tensor, expected: Tensor) -> float:
@@ -62,7 +62,7 @@ def draw_by_forwards(
         lacking = cache.lengths < at
         if bool(lacking.any()):
             read_chain(model, cache, tokens[:, :1])
-            cache.commit(torch.zeros(len(at), 1, dtype=torch.int64), lacking.long())
+            cache.commit(list(map(range, lacking.long().tolist())))
     token, parts = tokens[:, 1], []
     for k in range(count):
         mask = torch.ones(len(at), 1, cache.pending + 1, dtype=torch.bool)

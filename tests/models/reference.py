@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,9 +25,9 @@ class ListCache:
         old = self.pending or [[] for _ in self.rows]
         self.pending = [before + new for before, new in zip(old, entries, strict=True)]
 
-    def commit(self, nodes: list[list[int]], counts: list[int]) -> None:
-        for row, held, path, count in zip(self.rows, self.pending, nodes, counts, strict=True):
-            row.extend(held[node] for node in path[:count])
+    def commit(self, kept: Sequence[Sequence[int]]) -> None:
+        for row, held, nodes in zip(self.rows, self.pending, kept, strict=True):
+            row.extend(held[node] for node in nodes)
         self.pending = []
 
     def extend(self, other: ListCache) -> None:

@@ -16,7 +16,7 @@ def filled(*lengths: int, capacity: int = 4) -> tuple[TensorCache, ListCache]:
     rows = [[100.0 * row + at for at in range(length)] for row, length in enumerate(lengths)]
     width = max(lengths)
     write(cache, torch.tensor([row + [-1.0] * (width - len(row)) for row in rows]))
-    cache.commit(torch.arange(width).expand(len(lengths), -1), torch.tensor(lengths))
+    cache.commit(list(map(range, lengths)))
     expected = ListCache(rows)
     check(cache, expected)
     return cache, expected
@@ -28,28 +28,28 @@ def test_a_new_cache_is_empty() -> None:
     assert cache.pending == 0
 
 
-def test_commit_keeps_a_branching_path_per_row_and_ignores_padding() -> None:
+def test_commit_keeps_a_branching_path_per_row() -> None:
     cache, _ = filled(2, 4)
     write(cache, torch.tensor([[10.0, 11, 12, 13], [20, 21, 22, 23]]))
-    cache.commit(torch.tensor([[0, 2, 3], [1, -1, 7]]), torch.tensor([3, 1]))
+    cache.commit([[0, 2, 3], [1]])
     check(cache, ListCache([[0, 1, 10, 12, 13], [100, 101, 102, 103, 21]]))
 
 
 def test_commit_moves_down_even_where_source_and_target_overlap() -> None:
     cache, _ = filled(1)
     write(cache, torch.tensor([[10.0, 11, 12, 13, 14]]))
-    cache.commit(torch.tensor([[1, 2, 3, 4]]), torch.tensor([4]))
+    cache.commit([[1, 2, 3, 4]])
     check(cache, ListCache([[0, 11, 12, 13, 14]]))
 
 
 def test_commit_of_nothing_is_a_rollback() -> None:
     cache, expected = filled(2, 3)
     write(cache, torch.tensor([[10.0, 11], [20, 21]]))
-    cache.commit(torch.zeros(2, 1, dtype=torch.int64), torch.tensor([0, 0]))
+    cache.commit([[], []])
     check(cache, expected)
     assert cache.pending == 0
     write(cache, torch.tensor([[30.0], [40]]))
-    cache.commit(torch.zeros(2, 1, dtype=torch.int64), torch.tensor([1, 1]))
+    cache.commit([[0], [0]])
     check(cache, ListCache([[0, 1, 30], [100, 101, 102, 40]]))
 
 
@@ -58,7 +58,7 @@ def test_pending_entries_of_several_forwards_are_counted_together() -> None:
     write(cache, torch.tensor([[10.0, 11], [20, 21]]))
     write(cache, torch.tensor([[12.0], [22]]))
     assert cache.pending == 3
-    cache.commit(torch.tensor([[0, 2], [1, 2]]), torch.tensor([2, 2]))
+    cache.commit([[0, 2], [1, 2]])
     check(cache, ListCache([[0, 10, 12], [100, 101, 102, 21, 22]]))
 
 
@@ -83,14 +83,14 @@ def test_a_forward_that_fails_half_way_leaves_no_trace() -> None:
 def test_even_rows_are_appended_in_place_until_the_capacity_doubles() -> None:
     cache, _ = filled(3)  # capacity 4
     first = write(cache, torch.tensor([[10.0]]))[0][0]
-    cache.commit(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([1]))
+    cache.commit([[0]])
     grown = write(cache, torch.tensor([[11.0]]))[0][0]  # capacity 8
     assert grown.data_ptr() != first.data_ptr()
-    cache.commit(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([1]))
+    cache.commit([[0]])
     for number in (12.0, 13, 14):
         seen = write(cache, torch.tensor([[number]]))[0][0]
         assert seen.data_ptr() == grown.data_ptr()
-        cache.commit(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([1]))
+        cache.commit([[0]])
     check(cache, ListCache([[0, 1, 2, 10, 11, 12, 13, 14]]))
 
 
@@ -124,7 +124,7 @@ def test_rows_that_never_read_anything_join_and_leave() -> None:
     check(cache, expected)
     cache.extend(filled(3)[0])
     write(cache, torch.tensor([[1.0], [2], [3]]))
-    cache.commit(torch.zeros(3, 1, dtype=torch.int64), torch.tensor([1, 0, 1]))
+    cache.commit([[0], [], [0]])
     check(cache, ListCache([[1], [], [0, 1, 2, 3]]))
 
 
@@ -155,9 +155,8 @@ def test_random_operations_match_lists(seed: int) -> None:
                 entries = [[float(next(number)) for _ in range(width)] for _ in lengths]
                 write(joining, torch.tensor(entries))
                 theirs.write(entries)
-                nodes = [list(range(width)) for _ in lengths]
-                joining.commit(torch.tensor(nodes), torch.tensor(lengths))
-                theirs.commit(nodes, lengths)
+                joining.commit(list(map(range, lengths)))
+                theirs.commit(list(map(range, lengths)))
             cache.extend(joining)
             expected.extend(theirs)
         elif action == "write" and rows:
@@ -167,10 +166,8 @@ def test_random_operations_match_lists(seed: int) -> None:
             expected.write(entries)
         elif action == "commit" and expected.pending:
             paths = [sorted(rng.sample(range(cache.pending), rng.randrange(cache.pending + 1))) for _ in range(rows)]
-            counts = [len(path) for path in paths]
-            nodes = [path + [-1] * (max(*counts, 1) - len(path)) for path in paths]
-            cache.commit(torch.tensor(nodes), torch.tensor(counts))
-            expected.commit(nodes, counts)
+            cache.commit(paths)
+            expected.commit(paths)
         elif action == "release" and rows and not expected.pending:
             gone = rng.sample(range(rows), rng.randrange(1, rows + 1))
             cache.release(gone)

@@ -48,7 +48,7 @@ def test_tree_commit_and_rollback(name: str) -> None:
         expected = vanilla(model, torch.cat([prompt, tree[path_to(node)]]))[-1]
         assert error(found[node], expected) < CLOSE, node
 
-    cache.commit(torch.tensor([DEEPEST]), torch.tensor([len(DEEPEST)]))
+    cache.commit([DEEPEST])
     so_far = torch.cat([prompt, tree[DEEPEST]])
     # Two forwards of wrong tokens, one of which is kept; then the right ones.
     read_chain(ours, cache, random_tokens(5, 1, 3))

@@ -215,8 +215,8 @@ MUTANTS = [
     Mutant(
         "the target's cache lacks the last accepted token",
         "commit.py",
-        "batch.cache.commit(_cache_nodes(verdict.path), verdict.counts + 1)",
-        "batch.cache.commit(_cache_nodes(verdict.path), verdict.counts.clamp_min(1))",
+        "[[0, *path[:count]] for path, count in",
+        "[[0, *path[: max(count - 1, 0)]] for path, count in",
         CACHE,
     ),
     Mutant(
