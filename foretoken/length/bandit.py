@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError, did_you_mean
-from foretoken.length.base import LengthPolicy, check_length, check_probability, decided, leaves
+from foretoken.length.base import LengthPolicy, check_length, check_probability, within
 from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
@@ -67,7 +67,7 @@ class Bandit(LengthPolicy):
         arms = [self._arms(row) for row in batch.rows]
         if any(one.chosen_at != len(row.tokens) for one, row in zip(arms, batch.rows, strict=True)):
             self._choose(arms, batch, frontier.active.any(1).tolist())
-        return decided(depth < one.chosen for (depth, _), one in zip(leaves(frontier), arms, strict=True))
+        return within(frontier, [one.chosen for one in arms])
 
     def likely(self, batch: Batch, depth: int) -> int:
         return max(self._arms(row).chosen for row in batch.rows) - depth

@@ -104,6 +104,12 @@ def decided(wanted: Iterable[bool]) -> Tensor:
     return torch.tensor([[more] for more in wanted])
 
 
+def within(frontier: Frontier, lengths: Iterable[int]) -> Tensor:
+    """[B, F] bool, as `LengthPolicy.grow` returns it. Which leaves are above their row's candidate length."""
+    known = zip(frontier.depth.tolist(), lengths, strict=True)
+    return torch.tensor([[depth < length for depth in depths] for depths, length in known])
+
+
 def check_length(name: str, value: int, least: int = 0) -> None:
     """Raise ConfigError when a candidate length is below `least`."""
     if value < least:

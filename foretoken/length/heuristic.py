@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from foretoken.length.base import LengthPolicy, check_length, decided, leaves
+from foretoken.length.base import LengthPolicy, check_length, within
 from foretoken.types import Batch, Draft, Frontier, Verdict
 
 
@@ -43,8 +43,7 @@ class Heuristic(LengthPolicy):
         self.config = config or self.Config()
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        known = zip(leaves(frontier), self._lengths(batch), strict=True)
-        return decided(depth < length for (depth, _), length in known)
+        return within(frontier, self._lengths(batch))
 
     def likely(self, batch: Batch, depth: int) -> int:
         return max(self._lengths(batch)) - depth

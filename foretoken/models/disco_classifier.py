@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -51,9 +52,14 @@ class DiscoClassifier(AcceptancePredictor):
         self.outer = nn.Linear(shape.hidden, 1)
 
     def logit(self, features: Tensor) -> Tensor:
-        # The modules' own call costs as much as the arithmetic.
-        inner = nn.functional.linear(features.float(), self.inner.weight, self.inner.bias)
-        return nn.functional.linear(nn.functional.silu(inner), self.outer.weight, self.outer.bias).squeeze(-1)
+        inner, offset, outer, level = self._weights
+        hidden = nn.functional.silu(nn.functional.linear(features.float(), inner, offset))
+        return nn.functional.linear(hidden, outer, level).squeeze(-1)
+
+    @cached_property
+    def _weights(self) -> tuple[Tensor, ...]:
+        """Found once: to look up a module's attributes costs as much as the arithmetic."""
+        return self.inner.weight, self.inner.bias, self.outer.weight, self.outer.bias
 
     def judge(self, frontier: Frontier, batch: Batch) -> list[float]:
         """Calibrated probability that each row's token is accepted, given that those before it are; 1 at the root."""
