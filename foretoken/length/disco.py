@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.length.base import LengthPolicy, check_length, check_probability, decided, leaves
+from foretoken.length.base import LengthPolicy, check_length, check_probability, decided
 from foretoken.models.disco_classifier import DiscoClassifier
 from foretoken.types import Batch, Frontier
 
@@ -54,5 +54,5 @@ class Disco(LengthPolicy):
         of, likely = self._config, self._classifier.judge(frontier, batch)
         return decided(
             chance >= of.threshold and depth < of.most
-            for chance, (depth, _) in zip(likely, leaves(frontier), strict=True)
+            for chance, (depth,) in zip(likely, frontier.depth.tolist(), strict=True)
         )
