@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError, did_you_mean
-from foretoken.length.base import LengthPolicy, check_length, check_probability
+from foretoken.length.base import LengthPolicy, check_length, check_probability, within
 from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
@@ -67,8 +67,7 @@ class Bandit(LengthPolicy):
         arms = [self._arms(row) for row in batch.rows]
         if any(one.chosen_at != len(row.tokens) for one, row in zip(arms, batch.rows, strict=True)):
             self._choose(arms, batch, frontier.active.any(1).tolist())
-        lengths = torch.tensor([one.chosen for one in arms], device=frontier.depth.device)
-        return frontier.depth < lengths[:, None]
+        return within(frontier, [one.chosen for one in arms])
 
     def likely(self, batch: Batch, depth: int) -> int:
         return max(self._arms(row).chosen for row in batch.rows) - depth
@@ -96,11 +95,10 @@ class Bandit(LengthPolicy):
             one.chosen, one.chosen_at, one.playing = length, len(row.tokens), may
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
-        drafted = (draft.sizes - 1).tolist()
-        for row, count, accepted in zip(batch.rows, drafted, verdict.counts.tolist(), strict=True):
+        for row, size, accepted in zip(batch.rows, draft.sizes.tolist(), verdict.counts.tolist(), strict=True):
             arms = self._arms(row)
             if arms.playing:
-                arms.learn(count, accepted)
+                arms.learn(size - 1, accepted)
                 arms.playing = False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
@@ -89,6 +90,24 @@ class LengthPolicy(ABC):
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:  # noqa: B027 - most policies do not learn
         """Learn from a finished step; called before finished rows leave the batch."""
+
+
+def leaves(frontier: Frontier) -> list[tuple[int, float]]:
+    """Depth and probability of every row's only leaf: on a CPU an operation on a tensor of one number takes as long as
+    dozens on the number itself.
+    """
+    return [(depth, prob) for (depth,), (prob,) in zip(frontier.depth.tolist(), frontier.prob.tolist(), strict=True)]
+
+
+def decided(wanted: Iterable[bool]) -> Tensor:
+    """[B, 1] bool, as `LengthPolicy.grow` returns it for rows of one leaf each."""
+    return torch.tensor([[more] for more in wanted])
+
+
+def within(frontier: Frontier, lengths: Iterable[int]) -> Tensor:
+    """[B, F] bool, as `LengthPolicy.grow` returns it. Which leaves are above their row's candidate length."""
+    known = zip(frontier.depth.tolist(), lengths, strict=True)
+    return torch.tensor([[depth < length for depth in depths] for depths, length in known])
 
 
 def check_length(name: str, value: int, least: int = 0) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.length.base import LengthPolicy, check_length
-from foretoken.types import Batch, Draft, Frontier, Verdict
+from foretoken.length.base import LengthPolicy, check_length, decided, leaves
+from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
 FALSE_NEGATIVE_COST = 3
 FEWEST_SAMPLES = 5
@@ -52,23 +51,23 @@ class Confidence(LengthPolicy):
         self.config = config or self.Config()
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        if self.config.adaptive:
-            held = [row.memory.get(self, (self.config.threshold, []))[0] for row in batch.rows]
-            threshold = torch.tensor(held, dtype=frontier.prob.dtype, device=frontier.prob.device)[:, None]
-        else:
-            threshold = torch.tensor(self.config.threshold, dtype=frontier.prob.dtype, device=frontier.prob.device)
-        return (frontier.prob >= threshold) & (frontier.depth < self.config.most)
+        return decided(
+            prob >= self._threshold(row) and depth < self.config.most
+            for (depth, prob), row in zip(leaves(frontier), batch.rows, strict=True)
+        )
+
+    def _threshold(self, row: Row) -> float:
+        return row.memory[self][0] if self in row.memory else self.config.threshold
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
         if not self.config.adaptive or draft.prob is None:
             return
-        probs = draft.prob[:, 1:].tolist()
-        drafted = (draft.sizes - 1).tolist()
+        probs, sizes = draft.prob.tolist(), draft.sizes.tolist()
         for b, (row, accepted) in enumerate(zip(batch.rows, verdict.counts.tolist(), strict=True)):
             threshold, samples = row.memory.get(self, (self.config.threshold, []))
             # Tokens after the first rejection were never judged on their own merit, so they are left out.
-            judged = min(accepted + 1, drafted[b])
-            samples = samples + [(probs[b][i], i < accepted) for i in range(judged)]
+            judged = min(accepted + 1, sizes[b] - 1)
+            samples = samples + [(probs[b][i + 1], i < accepted) for i in range(judged)]
             row.memory[self] = (roc_threshold(samples, threshold), samples)
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.length.base import LengthPolicy, check_length, check_probability
+from foretoken.length.base import LengthPolicy, check_length, check_probability, decided
 from foretoken.models.disco_classifier import DiscoClassifier
 from foretoken.types import Batch, Frontier
 
@@ -51,5 +51,8 @@ class Disco(LengthPolicy):
         self._classifier = classifier
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        likely = self._classifier.judge(frontier, batch) >= self._config.threshold
-        return likely & (frontier.depth < self._config.most)
+        of, likely = self._config, self._classifier.judge(frontier, batch)
+        return decided(
+            chance >= of.threshold and depth < of.most
+            for chance, (depth,) in zip(likely, frontier.depth.tolist(), strict=True)
+        )

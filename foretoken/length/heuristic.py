@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from foretoken.length.base import LengthPolicy, check_length
+from foretoken.length.base import LengthPolicy, check_length, within
 from foretoken.types import Batch, Draft, Frontier, Verdict
 
 
@@ -44,7 +43,7 @@ class Heuristic(LengthPolicy):
         self.config = config or self.Config()
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        return frontier.depth < torch.tensor(self._lengths(batch), device=frontier.depth.device)[:, None]
+        return within(frontier, self._lengths(batch))
 
     def likely(self, batch: Batch, depth: int) -> int:
         return max(self._lengths(batch)) - depth
@@ -53,9 +52,8 @@ class Heuristic(LengthPolicy):
         return [row.memory.get(self, self.config.start) for row in batch.rows]
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
-        drafted = (draft.sizes - 1).tolist()
-        for row, size, accepted in zip(batch.rows, drafted, verdict.counts.tolist(), strict=True):
-            if size:
+        for row, size, accepted in zip(batch.rows, draft.sizes.tolist(), verdict.counts.tolist(), strict=True):
+            if size > 1:
                 length = row.memory.get(self, self.config.start)
-                length = length + 2 if accepted == size else length - 1
+                length = length + 2 if accepted == size - 1 else length - 1
                 row.memory[self] = min(max(length, self.config.least), self.config.most)

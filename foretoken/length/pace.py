@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from math import ceil
 from statistics import median
 
@@ -72,7 +73,7 @@ class Pace:
     """
 
     __slots__ = (
-        *("_accepted", "_before", "_belief", "_drawn", "_judged", "_overall", "_own"),
+        *("_accepted", "_before", "_belief", "_drawn", "_gains", "_judged", "_overall", "_own"),
         *("_reader", "_scores", "_seconds", "_survival", "_tries", "rest"),
     )
 
@@ -83,7 +84,8 @@ class Pace:
         self._before = 1.0  # the draft's probability of the candidate before
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
         self._survival = 1.0  # chance that all candidates so far are accepted
-        self._seconds: list[float] = []  # of the coming step, by candidates
+        self._gains: list[float] = []  # of the next few candidates in this step, in seconds
+        self._seconds: dict[int, float] = {}  # of this step, by candidates
         self._drawn = 0  # candidates of it that are drawn already
         self._own, self._overall = Record(), overall
         self._own.steps = START * overall.steps / overall.tokens
@@ -116,9 +118,9 @@ class Pace:
             drawn: candidates that are drawn already.
         """
         if drawn != self._drawn:
-            self._drawn, self._seconds = drawn, []
+            self._drawn, self._seconds = drawn, {}
         if depth == 0:
-            self._survival, self._scores, self._seconds = 1.0, {}, []
+            self._survival, self._scores, self._seconds, self._gains = 1.0, {}, {}, []
             if self.rest:  # while other rows draft
                 self.skip()
                 return False
@@ -149,16 +151,19 @@ class Pace:
 
     def _options(self, depth: int, price: Prices) -> Iterator[tuple[float, float]]:
         """Gain and cost of the next few lengths, in seconds, if all candidates so far are accepted."""
-        pace = min(self._own.steps / self._own.tokens, 1.0) * price.plain_s  # plain decoding is always to be had
-        chance, tokens, here = self._accepted / self._judged, 0.0, self._step_s(depth, price)
-        for more in range(1, AHEAD + 1):
-            tokens += chance**more
-            yield tokens * pace, (self._step_s(depth + more, price) - here) * price.share
+        # What is the same for all decisions of a step is asked once in it: each takes its time before a token.
+        if not self._gains:
+            pace = min(self._own.steps / self._own.tokens, 1.0) * price.plain_s  # plain decoding is always to be had
+            chance = self._accepted / self._judged
+            self._gains = [tokens * pace for tokens in accumulate(chance**more for more in range(1, AHEAD + 1))]
+        here, share = self._step_s(depth, price), price.share
+        for drafted, gain in enumerate(self._gains, depth + 1):
+            yield gain, (self._step_s(drafted, price) - here) * share
 
     def _step_s(self, drafted: int, price: Prices) -> float:
-        """Seconds of a step, asked once in each: a decision takes its time before every token."""
-        while len(self._seconds) <= drafted:
-            self._seconds.append(price.step_s(len(self._seconds), self._drawn))
+        """Seconds of this step."""
+        if drafted not in self._seconds:
+            self._seconds[drafted] = price.step_s(drafted, self._drawn)
         return self._seconds[drafted]
 
     def observe(self, probs: list[float], accepted: int, price: Prices) -> None:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError, did_you_mean
-from foretoken.length.base import LengthPolicy, check_length, check_probability
+from foretoken.length.base import LengthPolicy, check_length, check_probability, decided, leaves
 from foretoken.length.signals import GAMMA, SIGNALS, entropy
 from foretoken.types import Batch, Frontier
 
@@ -60,9 +59,11 @@ class Proxy(LengthPolicy):
         self._signal = bound if self._config.signal == "entropy" else SIGNALS[self._config.signal]
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        keep = self._signal(frontier).to(frontier.depth.device)
-        if frontier.logits is not None:
-            keep = keep * torch.stack([row.memory[self] for row in batch.rows])
-        for row, value in zip(batch.rows, keep.unbind(), strict=True):
-            row.memory[self] = value
-        return (1 - keep <= self._config.threshold) & (frontier.depth < self._config.most)
+        wanted = []
+        sure = self._signal(frontier)[:, 0].tolist()
+        for row, keep, (depth, _) in zip(batch.rows, sure, leaves(frontier), strict=True):
+            if depth:
+                keep *= row.memory[self]
+            row.memory[self] = keep
+            wanted.append(1 - keep <= self._config.threshold and depth < self._config.most)
+        return decided(wanted)

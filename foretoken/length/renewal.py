@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from foretoken.costs import GivenCosts
 from foretoken.errors import ConfigError
-from foretoken.length.base import LengthPolicy, check_length
+from foretoken.length.base import LengthPolicy, check_length, decided, leaves
 from foretoken.length.pace import Pace, Record
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.prices import Prices, prices
@@ -76,22 +75,20 @@ class Renewal(LengthPolicy):
         return True
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        depths, probs = frontier.depth[:, 0].tolist(), frontier.prob[:, 0].tolist()
-        active = frontier.active[:, 0].tolist()
+        active = [may for (may,) in frontier.active.tolist()]
         drafting = sum(active)
-        wanted = [
+        return decided(
             active[b]
-            and depths[b] < self.config.most
+            and depth < self.config.most
             and self._pace(row).goes_on(
-                depths[b],
-                probs[b],
+                depth,
+                prob,
                 self._prices(row, batch, drafting),
                 partial(self._read, frontier, b, row),
                 0 if row.request.repeats else frontier.drawn,  # neighbours decide whether tokens are drawn ahead
             )
-            for b, row in enumerate(batch.rows)
-        ]
-        return torch.tensor(wanted, device=frontier.depth.device)[:, None]
+            for b, (row, (depth, prob)) in enumerate(zip(batch.rows, leaves(frontier), strict=True))
+        )
 
     def likely(self, batch: Batch, depth: int) -> int:
         most = max(self._pace(row).likely(depth, self._prices(row, batch, len(batch.rows))) for row in batch.rows)
@@ -100,17 +97,16 @@ class Renewal(LengthPolicy):
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
         if draft.prob is None:
             return
-        probs, drafted, accepted = draft.prob[:, 1:].tolist(), (draft.sizes - 1).tolist(), verdict.counts.tolist()
-        for b, row in enumerate(batch.rows):
-            if drafted[b]:
-                price = self._prices(row, batch, 1)
-                self._pace(row).observe(probs[b][: drafted[b]], accepted[b], price)
+        finished = zip(batch.rows, draft.prob.tolist(), draft.sizes.tolist(), verdict.counts.tolist(), strict=True)
+        for row, probs, size, accepted in finished:
+            if size > 1:
+                self._pace(row).observe(probs[1:size], accepted, self._prices(row, batch, 1))
 
     def _read(self, frontier: Frontier, b: int, row: Row, prob: float) -> float | None:
         """What the head says of the token before the newest one, given the draft's probability of it."""
         if self._head is None or frontier.hidden is None:
             return None
-        return self._head.judge(frontier.hidden[b, 0], prob, row.request.sampling.temperature)
+        return self._head.judge(frontier.hidden[b], [prob], [row.request.sampling.temperature])[0]
 
     def _prices(self, row: Row, batch: Batch, drafting: int) -> Prices:
         return self._given or prices(row, batch, drafting)

@@ -57,10 +57,21 @@ def entropy(frontier: Frontier, gamma: float = GAMMA) -> Tensor:
     """
     if frontier.logits is None:
         return frontier.prob
-    log = frontier.logits.log_softmax(-1).clamp_min(FLOOR)
-    spread = -(frontier.logits.softmax(-1) * log).sum(-1)
-    bound: Tensor = 1 - (gamma * spread).clamp_min(0).sqrt()
+    bound: Tensor = 1 - (gamma * spread(frontier.logits, frontier.logits.softmax(-1))).clamp_min(0).sqrt()
     return bound.clamp_min(0)
+
+
+def spread(logits: Tensor, law: Tensor) -> Tensor:
+    """Entropy in nats.
+
+    Args:
+        logits: [..., V] float.
+        law: [..., V] float. Their softmax, which costs less than to exponentiate logarithms.
+
+    Returns:
+        [...] float.
+    """
+    return -(law * logits.log_softmax(-1).clamp_min(FLOOR)).sum(-1)
 
 
 SIGNALS: dict[str, Callable[[Frontier], Tensor]] = {"prob": prob, "top1": top1, "margin": margin, "entropy": entropy}

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.host import to_device, to_host
-from foretoken.length.base import LengthPolicy, check_length, check_probability
+from foretoken.length.base import LengthPolicy, check_length, check_probability, decided, leaves
 from foretoken.models.acceptance_head import AcceptanceHead
-from foretoken.types import Batch, Frontier
+from foretoken.types import Batch, Frontier, Row
 
 
 class SpecDecPP(LengthPolicy):
@@ -61,19 +59,21 @@ class SpecDecPP(LengthPolicy):
         self._head = head
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        depth, risk = frontier.depth, torch.zeros_like(frontier.prob)
-        if frontier.hidden is not None:
-            # What is known of the tokens before the newest one, and of the request: [B, 3].
-            known = [(*row.memory.get(self, (1.0, 1.0)), row.request.sampling.temperature) for row in batch.rows]
-            there = frontier.hidden.device
-            prob = frontier.prob.to(there, non_blocking=True)
-            held, parent, heat = to_device(known, there)[..., None].unbind(1)
-            heat = heat.expand_as(prob)
-            likely = self._head(self._head.describe(frontier.hidden, parent.expand_as(prob), heat))
-            # The first candidate's forward read the root, which is committed: nothing to score yet.
-            keep = torch.where(depth.to(there, non_blocking=True) > 1, held * likely, 1.0)
-            risk = 1 - (keep * self._head.glance(prob, heat) if self._config.newest else keep)
-            keep, risk = to_host(keep, risk)
-            for row, *values in zip(batch.rows, keep[:, 0].tolist(), frontier.prob[:, 0].tolist(), strict=True):
-                row.memory[self] = values
-        return ((risk <= self._config.threshold) | (depth < self._config.least)) & (depth < self._config.most)
+        of, newest = self._config, leaves(frontier)
+        keeps = [1.0] * len(newest)
+        # The first candidate's forward read the root, which is committed: nothing to score yet.
+        if frontier.hidden is not None and any(depth > 1 for depth, _ in newest):
+            held, parents = zip(*(row.memory[self] for row in batch.rows), strict=True)
+            likely = self._head.judge(frontier.hidden[:, 0], parents, [_heat(row) for row in batch.rows])
+            keeps = [k * p if depth > 1 else 1.0 for k, p, (depth, _) in zip(held, likely, newest, strict=True)]
+        wanted = []
+        for row, keep, (depth, prob) in zip(batch.rows, keeps, newest, strict=True):
+            row.memory[self] = keep, prob
+            if of.newest and depth:
+                keep *= self._head.glance(prob, _heat(row))
+            wanted.append((1 - keep <= of.threshold or depth < of.least) and depth < of.most)
+        return decided(wanted)
+
+
+def _heat(row: Row) -> float:
+    return row.request.sampling.temperature

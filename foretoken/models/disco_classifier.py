@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from foretoken.models.predictor import AcceptancePredictor
+from foretoken.host import to_device
+from foretoken.length.base import leaves
+from foretoken.length.signals import spread
+from foretoken.models.predictor import HOTTEST, AcceptancePredictor
 from foretoken.types import Batch, Frontier
 
 DEPTH = -2  # column of the features; the last one is the temperature
-FLOOR = -1e3  # log-probability of what cannot be drawn, so that 0 x log 0 is 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +52,27 @@ class DiscoClassifier(AcceptancePredictor):
         self.outer = nn.Linear(shape.hidden, 1)
 
     def logit(self, features: Tensor) -> Tensor:
-        # The modules' own call costs as much as the arithmetic.
-        inner = nn.functional.linear(features.float(), self.inner.weight, self.inner.bias)
-        return nn.functional.linear(nn.functional.silu(inner), self.outer.weight, self.outer.bias).squeeze(-1)
+        inner, offset, outer, level = self._weights
+        hidden = nn.functional.silu(nn.functional.linear(features.float(), inner, offset))
+        return nn.functional.linear(hidden, outer, level).squeeze(-1)
 
-    def judge(self, frontier: Frontier, batch: Batch) -> Tensor:
-        """Calibrated probability that each leaf's own token is accepted, given that those before it are; 1 at the root.
+    @cached_property
+    def _weights(self) -> tuple[Tensor, ...]:
+        """Found once: to look up a module's attributes costs as much as the arithmetic."""
+        return self.inner.weight, self.inner.bias, self.outer.weight, self.outer.bias
 
-        Returns:
-            [B, F] float.
-        """
+    def judge(self, frontier: Frontier, batch: Batch) -> list[float]:
+        """Calibrated probability that each row's token is accepted, given that those before it are; 1 at the root."""
+        newest = leaves(frontier)
         if frontier.logits is None:
-            return frontier.prob
-        heat = [row.request.sampling.temperature for row in batch.rows]
-        there = partial(torch.Tensor.to, device=frontier.logits.device, non_blocking=True)
-        temperature = there(torch.tensor(heat)[:, None].expand_as(frontier.prob))
-        likely: Tensor = self(self.describe(frontier.logits, there(frontier.prob), there(frontier.depth), temperature))
-        return likely.to(frontier.prob.device)
+            return [prob for _, prob in newest]
+        # Numbers go to the logits' device at once.
+        known = [
+            [prob, math.log(depth), min(row.request.sampling.temperature, HOTTEST)]
+            for (depth, prob), row in zip(newest, batch.rows, strict=True)
+        ]
+        features = self._look(frontier.logits[:, 0], to_device(known, frontier.logits.device))
+        return self.chances(self.logit(features).tolist())
 
     def describe(self, logits: Tensor, prob: Tensor, depth: Tensor, temperature: Tensor) -> Tensor:
         """What the classifier sees of a drawn token: top probabilities, its own, entropy, depth, temperature.
@@ -79,10 +86,18 @@ class DiscoClassifier(AcceptancePredictor):
         Returns:
             [..., D] float32.
         """
+        return self._look(logits, torch.stack([prob.float(), depth.float().log(), self.heat(temperature)], -1))
+
+    def _look(self, logits: Tensor, known: Tensor) -> Tensor:
+        """What `describe` returns.
+
+        Args:
+            logits: [..., V] float. As in `describe`.
+            known: [..., 3] float32. The token's probability, the logarithm of its depth, the temperature.
+        """
         logits = logits.float()
         law = logits.softmax(-1)
-        entropy = -(law * logits.log_softmax(-1).clamp_min(FLOOR)).sum(-1)
         top = law.topk(min(self.shape.top, law.shape[-1]), -1).values
-        rest = torch.stack([prob.float(), entropy, depth.float().log(), self.heat(temperature)], -1)
-        missing = self.shape.top - top.shape[-1]  # a vocabulary may be smaller
-        return torch.cat([nn.functional.pad(top, (0, missing)) if missing else top, rest], -1)
+        if missing := self.shape.top - top.shape[-1]:  # a vocabulary may be smaller
+            top = nn.functional.pad(top, (0, missing))
+        return torch.cat([top, known[..., :1], spread(logits, law)[..., None], known[..., 1:]], -1)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 import foretoken
 from foretoken.engine import Engine
@@ -32,12 +31,12 @@ LAW = [0.5, 0.25, 0.125, 0.125]  # entropy 1.75 ln 2
 class Says(DiscoClassifier):
     """A classifier that answers as it is told, whatever it sees."""
 
-    def __init__(self, answer: Callable[[Frontier, Batch], Tensor]) -> None:
+    def __init__(self, answer: Callable[[Frontier, Batch], list[float]]) -> None:
         super().__init__()
         self._answer = answer
 
-    def judge(self, frontier: Frontier, batch: Batch) -> Tensor:
-        return frontier.prob if frontier.logits is None else self._answer(frontier, batch)
+    def judge(self, frontier: Frontier, batch: Batch) -> list[float]:
+        return [1.0] * len(batch.rows) if frontier.logits is None else self._answer(frontier, batch)
 
 
 class Records:
@@ -75,24 +74,24 @@ def engine(policy: LengthPolicy) -> Engine:
 
 
 def test_a_classifier_that_always_says_yes_is_a_fixed_length() -> None:
-    yes = Says(lambda frontier, batch: torch.ones_like(frontier.prob))
+    yes = Says(lambda frontier, batch: [1.0] * len(batch.rows))
     assert steps(Disco(Disco.Config(most=4), yes)) == steps(Fixed(Fixed.Config(k=4)))
 
 
 def test_a_classifier_that_always_says_no_drafts_one_token() -> None:
-    no = Says(lambda frontier, batch: torch.zeros_like(frontier.prob))
+    no = Says(lambda frontier, batch: [0.0] * len(batch.rows))
     assert {drafted for drafted, _ in steps(Disco(None, no))} == {0, 1}  # 0 where no more fits
 
 
 def test_an_oracle_discards_at_most_the_token_that_ends_a_round() -> None:
     """Right about every token, it never drafts behind one that will be rejected."""
 
-    def right(frontier: Frontier, batch: Batch) -> Tensor:
+    def right(frontier: Frontier, batch: Batch) -> list[float]:
         text = list(batch.rows[0].tokens)
         for _ in range(int(frontier.depth)):
             mine, target = DRAFT(text), TARGET(text)
             text.append(mine.index(max(mine)))
-        return torch.full_like(frontier.prob, float(target.index(max(target)) == text[-1]))
+        return [float(target.index(max(target)) == text[-1])]
 
     found = steps(Disco(Disco.Config(most=6), Says(right)))
     assert all(drafted - accepted <= 1 for drafted, accepted in found)
@@ -132,7 +131,7 @@ def test_a_probability_equal_to_the_threshold_goes_on_and_depth_and_temperature_
     answers = []
     for depth, temperature in ((1, 0.0), (2, 0.0), (2, 1.0)):
         frontier, batch = leaf(depth, temperature)
-        answers.append(net.judge(frontier, batch).item())
+        answers += net.judge(frontier, batch)
         for threshold, more in ((answers[-1], True), (answers[-1] + 1e-4, False)):
             policy = Disco(Disco.Config(threshold=threshold), net)
             assert policy.grow(frontier, batch).tolist() == [[more]]
@@ -140,7 +139,7 @@ def test_a_probability_equal_to_the_threshold_goes_on_and_depth_and_temperature_
 
 
 def test_the_root_is_not_judged_and_most_wins() -> None:
-    no = Says(lambda frontier, batch: torch.zeros_like(frontier.prob))
+    no = Says(lambda frontier, batch: [0.0] * len(batch.rows))
     assert Disco(None, no).grow(by_hand.frontier([0, 0]), by_hand.batch(2)).tolist() == [[True], [True]]
     assert Disco(Disco.Config(most=0), no).grow(by_hand.frontier([0]), by_hand.batch(1)).tolist() == [[False]]
 

@@ -20,15 +20,11 @@ class Script:
     def __init__(self, answers: list[float]) -> None:
         self.answers, self.seen = answers, []
 
-    @staticmethod
-    def describe(hidden: torch.Tensor, prob: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
-        return torch.cat([hidden, prob[..., None], temperature[..., None]], -1)
+    def judge(self, hidden: torch.Tensor, probs: Sequence[float], temperatures: Sequence[float]) -> list[float]:
+        self.seen.append(list(zip(hidden[:, 0].tolist(), probs, temperatures, strict=True)))
+        return [self.answers[len(self.seen) - 1]] * len(hidden)
 
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        self.seen.append(features[:, 0].tolist())
-        return torch.full(features.shape[:2], self.answers[len(self.seen) - 1])
-
-    def glance(self, prob: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+    def glance(self, prob: float, temperature: float) -> float:
         return prob / (1 + temperature)
 
 
@@ -61,7 +57,7 @@ def candidates(
 
 
 def policy(answers: list[float], **options: Any) -> SpecDecPP:
-    return SpecDecPP(SpecDecPP.Config(**options), Script([1.0, *answers]))  # type: ignore[arg-type]
+    return SpecDecPP(SpecDecPP.Config(**options), Script(answers))  # type: ignore[arg-type]
 
 
 def test_fixture_f9_three_scores_make_four_candidates() -> None:
@@ -72,11 +68,11 @@ def test_fixture_f9_three_scores_make_four_candidates() -> None:
 def test_every_token_is_scored_by_the_state_that_has_read_it_and_the_probability_it_had() -> None:
     chosen = policy([0.9, 0.8, 0.7], threshold=0.3)
     candidates(chosen, batch=OneRow(0.5), probs=[1.0, 0.11, 0.22, 0.33, 0.44])
-    # The state of depth 0 read the root and scores no candidate; then states 1, 2, 3 score candidates 1, 2, 3.
+    # The state of depth 0 read the root and scores no candidate; states 1, 2, 3 score candidates 1, 2, 3.
     seen = torch.tensor(chosen._head.seen)[:, 0]  # type: ignore[attr-defined]
-    assert seen[:, 0].tolist() == [0, 1, 2, 3]
-    assert seen[1:, 1].tolist() == pytest.approx([0.11, 0.22, 0.33])
-    assert seen[:, 2].tolist() == [0.5] * 4
+    assert seen[:, 0].tolist() == [1, 2, 3]
+    assert seen[:, 1].tolist() == pytest.approx([0.11, 0.22, 0.33])
+    assert seen[:, 2].tolist() == [0.5] * 3
 
 
 def test_rows_remember_their_own_tokens_and_keep_their_own_temperature() -> None:
@@ -108,8 +104,10 @@ def test_the_probability_of_the_newest_token_is_not_in_the_product_twice() -> No
 
 
 def test_the_first_candidate_is_never_scored_by_the_root() -> None:
-    chosen = SpecDecPP(SpecDecPP.Config(threshold=0.3), Script([0.0, 0.9, 0.1]))  # type: ignore[arg-type]
+    """The state behind it read the root, so it is not even asked."""
+    chosen = policy([0.9, 0.1], threshold=0.3)
     assert candidates(chosen) == 3
+    assert [state for ((state, *_),) in chosen._head.seen] == [1, 2]  # type: ignore[attr-defined]
 
 
 def test_bounds_win_over_the_rule() -> None:
@@ -123,9 +121,9 @@ def test_a_risk_equal_to_the_threshold_goes_on() -> None:
 
 def test_the_product_starts_again_with_every_step() -> None:
     batch = OneRow()
-    chosen = policy([0.5, 1.0, 0.5], threshold=0.3)
-    assert candidates(chosen, batch=batch) == 2
-    assert candidates(chosen, batch=batch) == 2
+    chosen = policy([0.8, 0.6] * 2, threshold=0.3)
+    assert candidates(chosen, batch=batch) == 3
+    assert candidates(chosen, batch=batch) == 3
 
 
 def test_a_head_is_required_and_options_are_checked() -> None:

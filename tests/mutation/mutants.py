@@ -306,8 +306,8 @@ MUTANTS = [
     Mutant(
         "confidence learns from tokens after the first rejection",
         "length/confidence.py",
-        "judged = min(accepted + 1, drafted[b])",
-        "judged = drafted[b]",
+        "judged = min(accepted + 1, sizes[b] - 1)",
+        "judged = sizes[b] - 1",
         ("tests/length/test_confidence.py",),
     ),
     Mutant(
@@ -348,8 +348,8 @@ MUTANTS = [
     Mutant(
         "SpecDec++ gives the head the newest token's probability",
         "length/specdecpp.py",
-        "self._head.describe(frontier.hidden, parent.expand_as(prob), heat)",
-        "self._head.describe(frontier.hidden, prob, heat)",
+        "self._head.judge(frontier.hidden[:, 0], parents, ",
+        "self._head.judge(frontier.hidden[:, 0], [prob for _, prob in newest], ",
         ("tests/length/test_specdecpp.py",),
     ),
     Mutant(

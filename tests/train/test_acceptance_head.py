@@ -160,22 +160,31 @@ def test_a_head_that_has_learnt_nothing_repeats_the_draft() -> None:
     head = AcceptanceHead(HeadShape(8, depth=2))
     prob = torch.tensor([0.2, 0.9])
     torch.testing.assert_close(head(head.describe(torch.randn(2, 8), prob, torch.zeros(2))), prob)
-    torch.testing.assert_close(head.glance(prob, torch.zeros(2)), prob)
+    assert [head.glance(p, 0.0) for p in (0.2, 0.9)] == pytest.approx([0.2, 0.9])
 
 
 @pytest.mark.parametrize("shape", [HeadShape(8, depth=0), HeadShape(8, depth=2), HeadShape(8, depth=3, tied=True)])
 @torch.inference_mode()
-def test_judging_one_token_is_calling_the_head(shape: HeadShape) -> None:
+def test_judging_tokens_is_calling_the_head(shape: HeadShape) -> None:
     torch.manual_seed(0)
     head = AcceptanceHead(shape).eval()
     head.standardize(seen(50))
     for weight in (*head.parameters(), head.scale, head.shift):
         weight.copy_(torch.randn_like(weight) / 3)
-    for hidden, prob, temperature in zip(
-        torch.randn(4, 8) * 9 + 4, (0.0, 0.3, 0.9, 1.0), (0.0, 0.7, 1.0, 9.0), strict=True
-    ):
-        whole = head(head.describe(hidden, torch.tensor(prob), torch.tensor(temperature)))
-        assert head.judge(hidden, prob, temperature) == pytest.approx(float(whole), abs=1e-5)
+    probs, heats, hidden = (0.0, 0.3, 0.9, 1.0), (0.0, 0.7, 1.0, 9.0), torch.randn(4, 8) * 9 + 4
+    features = head.describe(hidden, torch.tensor(probs), torch.tensor(heats))
+    assert head.judge(hidden, probs, heats) == pytest.approx(head(features).tolist(), abs=1e-5)
+    assert head.judge(hidden[2:3], probs[2:3], heats[2:3]) == pytest.approx(head(features[2:3]).tolist(), abs=1e-5)
+    half = hidden.bfloat16()
+    features = head.describe(half, torch.tensor(probs), torch.tensor(heats))
+    assert head.judge(half, probs, heats) == pytest.approx(head(features).tolist(), abs=1e-5)
+    look = torch.sigmoid(head.glance_logit(features)).tolist()
+    assert [head.glance(*one) for one in zip(probs, heats, strict=True)] == pytest.approx(look, abs=1e-5)
+
+
+def test_log_odds_beyond_all_bounds_are_certain() -> None:
+    head = AcceptanceHead(HeadShape(8))
+    assert head.chances([-1e9, 0.0, 1e9]) == [0.0, 0.5, 1.0]
 
 
 def test_the_state_is_standardized_on_what_was_measured() -> None:
@@ -197,8 +206,9 @@ def test_the_glance_finds_how_acceptance_depends_on_probability_and_temperature(
     chance = torch.where(heat > 0, 0.4 + 0.3 * prob, prob**2)
     head = AcceptanceHead(HeadShape(8))
     fit_glance(head, features, chance)
-    assert (head.glance(prob, heat) - chance).abs().max() < 0.05
-    torch.testing.assert_close(head(features), head.glance(prob, heat), atol=1e-4, rtol=0)  # where training starts
+    glance = torch.sigmoid(head.glance_logit(features))
+    assert (glance - chance).abs().max() < 0.05
+    torch.testing.assert_close(head(features), glance, atol=1e-4, rtol=0)  # where training starts
 
 
 def test_the_shipped_head_is_calibrated_and_better_than_the_glance(llm: foretoken.LLM) -> None:

@@ -48,13 +48,13 @@ def test_every_start_is_as_likely_and_labels_are_chances() -> None:
 def test_features_in_training_are_those_of_drafting(llm: foretoken.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first candidate of a step, as the policy sees it, against the same position read in one piece."""
     net, shown = DiscoClassifier(), []
-    describe = DiscoClassifier.describe
+    logit = DiscoClassifier.logit
 
-    def watch(self: DiscoClassifier, *given: torch.Tensor) -> torch.Tensor:
-        shown.append(describe(self, *given))
-        return shown[-1]
+    def watch(self: DiscoClassifier, features: torch.Tensor) -> torch.Tensor:
+        shown.append(features)
+        return logit(self, features)
 
-    monkeypatch.setattr(DiscoClassifier, "describe", watch)
+    monkeypatch.setattr(DiscoClassifier, "logit", watch)
     engine = llm.using(length="disco").engine()
     row = engine.start([llm.request("Name three colours.", Sampling(temperature=1.0), seed=5)])[0]
     context, drafts, observe = list(row.tokens), [], engine.length.observe
@@ -71,7 +71,7 @@ def test_features_in_training_are_those_of_drafting(llm: foretoken.LLM, monkeypa
     model = llm.models[1]
     assert model is not None
     ((features, labels),) = described(net, model, [example])
-    torch.testing.assert_close(features, shown[0][0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(features, shown[0], atol=1e-4, rtol=1e-4)
     assert labels.tolist() == pytest.approx([0.4])
 
 
