@@ -54,8 +54,8 @@ MUTANTS = [
     Mutant(
         "the draft is processed, but its raw q is handed on",
         "draft/base.py",
-        "laws.append(one.q if all(growing) else one.q * grow.to(device, non_blocking=True)[:, None])",
-        "laws.append(one.scores.logits[:, -1].softmax(-1) * grow[:, None])",
+        "laws.append(one.q if all(growing) else one.q * grow.to(device, non_blocking=True))",
+        "laws.append(one.scores.logits[:, -1].softmax(-1) * grow)",
         SAMPLING,
     ),
     Mutant(
@@ -96,8 +96,8 @@ MUTANTS = [
     Mutant(
         "a policy sees the token it decides about, since that is drawn already",
         "draft/base.py",
-        "frontier = Frontier(frontier.depth + 1, probs[-1], logits",
-        "frontier = Frontier(frontier.depth + 1, ready[-1][1][:, None] if ready else probs[-1], logits",
+        "frontier = Frontier(frontier.depth + 1, prob, one",
+        "frontier = Frontier(frontier.depth + 1, ready[-1][1] if ready else prob, one",
         CHAINS,
     ),
     Mutant(
@@ -222,22 +222,22 @@ MUTANTS = [
     Mutant(
         "the cache keeps the first nodes, not the accepted ones",
         "commit.py",
-        "return torch.cat([path.new_zeros(len(path), 1), path], 1)",
-        "return torch.arange(path.shape[1] + 1).expand(len(path), -1)",
+        "batch.cache.commit([[0, *path[:count]] for",
+        "batch.cache.commit([range(count + 1) for",
         CACHE,
     ),
     Mutant(
         "the draft's cache keeps a token it never read",
         "draft/model.py",
-        "kept = torch.minimum(verdict.counts, (draft.sizes - 2).clamp_min(0))",
-        "kept = verdict.counts",
+        "range(min(count, max(size - 2, 0)) + self._rooted)",
+        "range(count + self._rooted)",
         CACHE,
     ),
     Mutant(
         "the draft reads again what it has read",
         "draft/model.py",
-        "kept = torch.minimum(verdict.counts, (draft.sizes - 2).clamp_min(0))",
-        "kept = torch.zeros_like(verdict.counts)",
+        "range(min(count, max(size - 2, 0)) + self._rooted)",
+        "range(self._rooted)",
         CACHE,
     ),
     Mutant(
@@ -264,8 +264,8 @@ MUTANTS = [
     Mutant(
         "positions in a tree follow the node's number, not its depth",
         "verify.py",
-        "mask.sum(-1) - 1  # [B, N]",
-        "torch.arange(mask.shape[1])",
+        "depths = mask.sum(-1) - 1",
+        "depths = torch.arange(mask.shape[1])",
         CACHE,
     ),
     Mutant(
@@ -278,8 +278,8 @@ MUTANTS = [
     Mutant(
         "drafting goes on after a stop token",
         "draft/base.py",
-        "ended = chosen in rows[b].request.stop_token_ids",
-        "ended = False",
+        "drafting and chosen not in rows[b].request.stop_token_ids and",
+        "drafting and",
         EDGES,
     ),
     Mutant(
