@@ -9,6 +9,7 @@ import pytest
 from tests.cli.conftest import Run
 
 SHORT = ("--max-new-tokens", "6", "--repeat", "1")
+ALWAYS = ("--length", "fixed:2")  # drafts for every prompt, whatever the clock says
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def test_json_holds_both_answers_and_every_time(run: Run) -> None:
 
 
 def test_a_difference_that_must_not_be_is_an_error(run: Run, stand_ins: None) -> None:
-    result = run("demo", *SHORT, "--json", "--accept", "liar")
+    result = run("demo", *SHORT, *ALWAYS, "--json", "--accept", "liar")
     assert (result.code, result.record["identical"]) == (3, False)
     assert result.err.startswith("error: the texts differ")
     assert "\n\nhint: please report it" in result.err
@@ -58,7 +59,7 @@ def test_a_difference_that_must_not_be_is_an_error(run: Run, stand_ins: None) ->
         difference = one["difference"]
         assert difference["plain"] != difference["speculative"] == one["token_ids"][difference["index"]]
         assert difference["top2_logit_gap"] > 0
-    seen = run("demo", *SHORT, "--accept", "liar")
+    seen = run("demo", *SHORT, *ALWAYS, "--accept", "liar")
     assert seen.code == 3
     assert re.search(r"differs at \d+", seen.out)
     assert re.search(r"\nfish: where the texts part, the target's two best logits are \S+ apart\n", seen.out)
@@ -66,11 +67,12 @@ def test_a_difference_that_must_not_be_is_an_error(run: Run, stand_ins: None) ->
 
 
 def test_a_lossy_rule_may_differ(run: Run, stand_ins: None) -> None:
-    result = run("demo", *SHORT, "--json", "--accept", "lossy")
+    result = run("demo", *SHORT, *ALWAYS, "--json", "--accept", "lossy")
     assert (result.code, result.record["identical"], result.record["lossless"]) == (0, False, False)
     assert result.err.startswith("warning: rule `lossy` is lossy")
 
 
 def test_half_precision_may_differ(run: Run, stand_ins: None) -> None:
-    result = run("demo", "--max-new-tokens", "3", "--repeat", "1", "--json", "--accept", "liar", "--dtype", "bfloat16")
+    half = ("--max-new-tokens", "3", "--repeat", "1", "--json", "--dtype", "bfloat16")
+    result = run("demo", *half, *ALWAYS, "--accept", "liar")
     assert (result.code, result.record["identical"], result.record["config"]["dtype"]) == (0, False, "bfloat16")
