@@ -99,6 +99,9 @@ class MeasuredCosts(Costs):
     lately follow the machine, and a few slow steps do not put a wall around theirs, which no step would then pass to
     see better. What another width than the last one's costs is the median of what steps took more after a wider one.
 
+    Drafting is as slow as the machine, too, and what it takes beyond that is there in every step, however much it
+    drafts: most of it is time of the host before and after the forwards, which must not make each of them look dear.
+
     Args:
         draft: calibrated seconds of drafting one row by number of forwards; the first, which finds the caches full of
             the target's weights, costs more.
@@ -116,12 +119,12 @@ class MeasuredCosts(Costs):
     ) -> None:
         super().__init__(switch, width)
         self._calibrated = draft
-        self._draft: dict[int, _Drifting] = {}
+        self._draft: dict[int, _Drafting] = {}
         self._verify = _Drifting(verify)
         self._switches = deque([switch] * (RECENT // 2), maxlen=RECENT)
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
-        return self._drafting(rows)(forwards) if forwards else 0.0
+        return self._drafting(rows)(forwards, self._verify.level) if forwards else 0.0
 
     def verify_s(self, tokens: int) -> float:
         return self._verify(self._width(tokens))
@@ -129,7 +132,7 @@ class MeasuredCosts(Costs):
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self.last_s = draft_s + verify_s
         if forwards:
-            self._drafting(rows).observe(forwards, draft_s)
+            self._drafting(rows).observe(forwards, draft_s, self._verify.level)
         width, before = self._width(tokens), self._last
         if width == before:  # as nearly always where nothing is drafted, where this is most of what a step costs more
             self._verify.observe(width, verify_s)
@@ -140,10 +143,10 @@ class MeasuredCosts(Costs):
         self._verify.observe(width, verify_s, 0.0 if before is None else self._switch)
         self._last = width
 
-    def _drafting(self, rows: int) -> _Drifting:
+    def _drafting(self, rows: int) -> _Drafting:
         """Drafting that many rows: until it was measured, like drafting one."""
         if rows not in self._draft:
-            self._draft[rows] = _Drifting(self._calibrated)
+            self._draft[rows] = _Drafting(self._calibrated)
         return self._draft[rows]
 
 
@@ -190,6 +193,32 @@ class _Drifting:
         if size not in self._base:
             self._base[size] = interpolate(self._calibrated, size)
         return self._base[size]
+
+
+class _Drafting:
+    """A calibrated curve, and how many seconds recent timings are above it.
+
+    Attributes:
+        more: these seconds.
+    """
+
+    def __init__(self, calibrated: Mapping[int, float]) -> None:
+        self._calibrated = calibrated
+        self.more = 0.0
+        self._count = 0
+        self._all: deque[float] = deque(maxlen=4 * RECENT)
+
+    def __call__(self, forwards: int, level: float) -> float:
+        """Seconds of so many forwards on a machine that is `level` times slower than calibrated."""
+        curve = interpolate(self._calibrated, forwards) * level
+        return max(curve + self.more, curve / 2)
+
+    def observe(self, forwards: int, seconds: float, level: float) -> None:
+        """Learn from a timing."""
+        self._all.append(seconds - interpolate(self._calibrated, forwards) * level)
+        self._count += 1
+        if self._count < RECENT or self._count % RECENT == 0:
+            self.more = median(self._all)
 
 
 class ScaledCosts(Costs):

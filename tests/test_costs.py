@@ -45,9 +45,13 @@ def test_the_first_draft_forward_of_a_step_may_cost_more_than_the_next() -> None
     assert [costs.draft_s(1, forwards) for forwards in (0, 1, 2, 5)] == [0.0, 1.0, 1.5, 3.0]
     for _ in range(50):
         costs.observe(1, 3, 4.0, 1, 10.0)
-    assert costs.draft_s(1, 1) == pytest.approx(2.0)  # the machine is slower, so the shape stays
+    assert costs.draft_s(1, 1) == pytest.approx(3.0)  # what is more is there in every step
+    assert costs.draft_s(1, 5) == pytest.approx(5.0)
     costs.observe(2, 1, 1.0, 2, 10.0)
     assert costs.draft_s(2, 3) == pytest.approx(2.0)  # two rows are measured on their own
+    for _ in range(50):
+        costs.observe(1, 3, 8.0, 1, 20.0)
+    assert costs.draft_s(1, 5) == pytest.approx(3.0 * 2 + 4.0)  # the whole machine is slower
 
 
 def test_another_width_costs_more_once() -> None:

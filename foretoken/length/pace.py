@@ -13,7 +13,7 @@ from foretoken.prices import Prices
 
 FADE = 0.99  # how much a step still counts when the next one is done
 START = 12.0  # tokens the first guess of a pace counts for
-AHEAD = 4  # candidates that a decision looks ahead, since verification may cost more in steps
+AHEAD = 6  # candidates that a decision looks ahead, since verification may cost more in steps
 OPEN = 2.0  # the head is asked where gain and cost are within this factor of each other
 HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
 REGRET = 0.01  # of the time may be lost on trying again where drafting does not pay
