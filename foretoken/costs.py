@@ -99,8 +99,8 @@ class MeasuredCosts(Costs):
     lately follow the machine, and a few slow steps do not put a wall around theirs, which no step would then pass to
     see better. What another width than the last one's costs is the median of what steps took more after a wider one.
 
-    Drafting is as slow as the machine, too, and what it takes beyond that is there in every step, however much it
-    drafts: most of it is time of the host before and after the forwards, which must not make each of them look dear.
+    Drafting is as slow as the machine, too. What it takes beyond that is mostly time of the host before and after the
+    forwards, which must not make each of them look dear, so short drafts are held against long ones.
 
     Args:
         draft: calibrated seconds of drafting one row by number of forwards; the first, which finds the caches full of
@@ -196,29 +196,42 @@ class _Drifting:
 
 
 class _Drafting:
-    """A calibrated curve, and how many seconds recent timings are above it.
+    """A calibrated curve of drafting, and the line through recent timings over it: a sum, and a factor on the curve.
 
     Attributes:
-        more: these seconds.
+        more: seconds that are there in every step.
+        slope: the factor.
     """
 
     def __init__(self, calibrated: Mapping[int, float]) -> None:
         self._calibrated = calibrated
-        self.more = 0.0
+        self.more, self.slope = 0.0, 1.0
         self._count = 0
-        self._all: deque[float] = deque(maxlen=4 * RECENT)
+        self._all: deque[tuple[float, float]] = deque(maxlen=4 * RECENT)  # what was calibrated, what it took
 
     def __call__(self, forwards: int, level: float) -> float:
         """Seconds of so many forwards on a machine that is `level` times slower than calibrated."""
-        curve = interpolate(self._calibrated, forwards) * level
-        return max(curve + self.more, curve / 2)
+        curve = interpolate(self._calibrated, forwards)
+        return level * max(self.slope * curve + self.more, curve / 2)
 
     def observe(self, forwards: int, seconds: float, level: float) -> None:
         """Learn from a timing."""
-        self._all.append(seconds - interpolate(self._calibrated, forwards) * level)
+        self._all.append((interpolate(self._calibrated, forwards), seconds / level))
         self._count += 1
         if self._count < RECENT or self._count % RECENT == 0:
-            self.more = median(self._all)
+            self._fit()
+
+    def _fit(self) -> None:
+        """Medians of the shorter half and of the longer half make the line, as far as there are enough of both."""
+        known, half = sorted(self._all), len(self._all) // 2
+        (short, little), (long, much) = (
+            [median(values) for values in zip(*part, strict=True)]
+            for part in (known[: half or 1], known[-half or -1 :])
+        )
+        steepness = (much - little) / (long - short) if long > short else 1.0
+        trust = half / (half + RECENT)
+        self.slope = 1 + trust * (min(max(steepness, 0.5), 4.0) - 1)
+        self.more = median(took - self.slope * curve for curve, took in known)
 
 
 class ScaledCosts(Costs):

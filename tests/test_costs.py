@@ -51,7 +51,11 @@ def test_the_first_draft_forward_of_a_step_may_cost_more_than_the_next() -> None
     assert costs.draft_s(2, 3) == pytest.approx(2.0)  # two rows are measured on their own
     for _ in range(50):
         costs.observe(1, 3, 8.0, 1, 20.0)
-    assert costs.draft_s(1, 5) == pytest.approx(3.0 * 2 + 4.0)  # the whole machine is slower
+    assert costs.draft_s(1, 5) == pytest.approx(2 * 5.0)  # the whole machine is slower
+    for turn in range(100):  # and every forward takes three times as long
+        forwards = 1 + turn % 3
+        costs.observe(1, forwards, 2 * (3 * (1 + (forwards - 1) / 2) + 1.0), 1, 20.0)
+    assert costs.draft_s(1, 3) - costs.draft_s(1, 1) == pytest.approx(2 * (1 + 2 / 3 * 2), rel=0.1)
 
 
 def test_another_width_costs_more_once() -> None:
