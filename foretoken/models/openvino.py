@@ -17,15 +17,16 @@ from foretoken.models.base import KVCache
 from foretoken.models.openvino_chain import Drawing
 from foretoken.models.openvino_graph import facts_of
 from foretoken.models.openvino_pages import page
-from foretoken.models.openvino_run import TYPES, Compiled, Inputs
+from foretoken.models.openvino_run import TYPES, Compiled, Inputs, memory
 from foretoken.models.openvino_weights import weight_bytes
 from foretoken.models.paged import WIDTHS, PagedCache, Reading, padded
 from foretoken.models.proof import TOLERANCE, draws_amiss, probe
 from foretoken.types import Continuation, Scores
 
 AHEAD = 16  # tokens drawn in one go at most
-# Bytes: a graph of fixed size holds the weights once more, so a model has only as many as fit in here.
-COPIES = 2 << 30
+# Bytes: every graph holds the weights once more, as they are multiplied and, twice the size, as they came. So a model has
+# only as many graphs as fit in here, and all of them in a quarter of the machine's memory.
+COPIES = min(2 << 30, memory() // 12)
 
 
 class OpenVINOModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,14 @@ from foretoken.models.paged import Reading
 
 REACH = 512  # entries of a row that a graph is made ready for at least
 TYPES = {torch.float32: ov.Type.f32, torch.bfloat16: ov.Type.bf16}
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has; 8 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no such call
+        return 8 << 30
 
 
 @functools.cache
