@@ -24,8 +24,8 @@ from foretoken.models.proof import TOLERANCE, draws_amiss, probe
 from foretoken.types import Continuation, Scores
 
 AHEAD = 16  # tokens drawn in one go at most
-# Bytes: every graph holds the weights once more, as they are multiplied and, twice the size, as they came. So a model has
-# only as many graphs as fit in here, and all of them in a quarter of the machine's memory.
+# Bytes: every graph holds the weights once more, as they are multiplied and, twice the size, as they came. So a model
+# has only as many graphs as fit in here, and all of them in a quarter of the machine's memory.
 COPIES = min(2 << 30, memory() // 12)
 
 
