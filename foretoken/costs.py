@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping
 from statistics import median
 
-RECENT = 9  # timings of one size that are kept, and as many count for the calibration of it
+from foretoken.curves import RECENT, Drafting, Drifting, interpolate
 
 
 class Costs(ABC):
@@ -119,8 +118,8 @@ class MeasuredCosts(Costs):
     ) -> None:
         super().__init__(switch, width)
         self._calibrated = draft
-        self._draft: dict[int, _Drafting] = {}
-        self._verify = _Drifting(verify)
+        self._draft: dict[int, Drafting] = {}
+        self._verify = Drifting(verify)
         self._switches = deque([switch] * (RECENT // 2), maxlen=RECENT)
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
@@ -143,95 +142,11 @@ class MeasuredCosts(Costs):
         self._verify.observe(width, verify_s, 0.0 if before is None else self._switch)
         self._last = width
 
-    def _drafting(self, rows: int) -> _Drafting:
+    def _drafting(self, rows: int) -> Drafting:
         """Drafting that many rows: until it was measured, like drafting one."""
         if rows not in self._draft:
-            self._draft[rows] = _Drafting(self._calibrated)
+            self._draft[rows] = Drafting(self._calibrated)
         return self._draft[rows]
-
-
-class _Drifting:
-    """A calibrated curve and how far recent timings are from it.
-
-    Attributes:
-        level: by which factor they are.
-    """
-
-    def __init__(self, calibrated: Mapping[int, float]) -> None:
-        self._calibrated = calibrated
-        self.level = 1.0
-        self._count = 0
-        self._all: deque[float] = deque(maxlen=4 * RECENT)
-        self._at: dict[int, deque[float]] = {}
-        self._known: dict[int, float] = {}
-        self._base: dict[int, float] = {}
-
-    def __call__(self, size: int) -> float:
-        if size not in self._known:
-            self._known[size] = self._curve(size) * self.level * self._own(size)
-        return self._known[size]
-
-    def observe(self, size: int, seconds: float, extra: float = 0.0) -> None:
-        """Learn from a timing, of which `extra` seconds are something else's."""
-        ratio = max(seconds - extra, seconds / 2) / self._curve(size)
-        self._all.append(ratio)
-        self._count += 1
-        # One timing among so many changes little, and steps ask more often than they should wait for answers.
-        if self._count < RECENT or self._count % RECENT == 0:
-            self.level = median(self._all)
-            self._known.clear()
-        if size not in self._at:
-            self._at[size] = deque(maxlen=RECENT)
-        self._at[size].append(ratio / self.level)
-
-    def _own(self, size: int) -> float:
-        """By which factor timings of that size are slower than all."""
-        seen = self._at.get(size, ())
-        return 1 + (median(seen) - 1) * len(seen) / (len(seen) + RECENT) if seen else 1.0
-
-    def _curve(self, size: int) -> float:
-        if size not in self._base:
-            self._base[size] = interpolate(self._calibrated, size)
-        return self._base[size]
-
-
-class _Drafting:
-    """A calibrated curve of drafting, and the line through recent timings over it: a sum, and a factor on the curve.
-
-    Attributes:
-        more: seconds that are there in every step.
-        slope: the factor.
-    """
-
-    def __init__(self, calibrated: Mapping[int, float]) -> None:
-        self._calibrated = calibrated
-        self.more, self.slope = 0.0, 1.0
-        self._count = 0
-        self._all: deque[tuple[float, float]] = deque(maxlen=4 * RECENT)  # what was calibrated, what it took
-
-    def __call__(self, forwards: int, level: float) -> float:
-        """Seconds of so many forwards on a machine that is `level` times slower than calibrated."""
-        curve = interpolate(self._calibrated, forwards)
-        return level * max(self.slope * curve + self.more, curve / 2)
-
-    def observe(self, forwards: int, seconds: float, level: float) -> None:
-        """Learn from a timing."""
-        self._all.append((interpolate(self._calibrated, forwards), seconds / level))
-        self._count += 1
-        if self._count < RECENT or self._count % RECENT == 0:
-            self._fit()
-
-    def _fit(self) -> None:
-        """Medians of the shorter half and of the longer half make the line, as far as there are enough of both."""
-        known, half = sorted(self._all), len(self._all) // 2
-        (short, little), (long, much) = (
-            [median(values) for values in zip(*part, strict=True)]
-            for part in (known[: half or 1], known[-half or -1 :])
-        )
-        steepness = (much - little) / (long - short) if long > short else 1.0
-        trust = half / (half + RECENT)
-        self.slope = 1 + trust * (min(max(steepness, 0.5), 4.0) - 1)
-        self.more = median(took - self.slope * curve for curve, took in known)
 
 
 class ScaledCosts(Costs):
@@ -261,15 +176,3 @@ class ScaledCosts(Costs):
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
         self.last_s = self._costs.last_s
-
-
-def interpolate(points: Mapping[int, float], size: int) -> float:
-    """Value at `size` of a curve known at some sizes: linear in between, level before them, its last slope after."""
-    if size in points:
-        return points[size]
-    sizes = sorted(points)
-    after = bisect_left(sizes, size)
-    if after == 0 or len(sizes) == 1:
-        return points[sizes[0]]
-    low, high = sizes[min(after, len(sizes) - 1) - 1], sizes[min(after, len(sizes) - 1)]
-    return points[low] + (points[high] - points[low]) * (size - low) / (high - low)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from foretoken.costs import GivenCosts, MeasuredCosts, ScaledCosts, interpolate
+from foretoken.costs import GivenCosts, MeasuredCosts, ScaledCosts
+from foretoken.curves import interpolate
 from foretoken.prices import TYPICAL, Prices, prices
 from foretoken.request import Request
 from tests.length.by_hand import batch

@@ -42,9 +42,9 @@ PROTOCOLS = {
     SeededRng: Rng,
 }
 CALLED = {
-    "torch": {"TensorCache.begin", "TensorCache.write", "TensorCache.commit", "HFModel.forward", "tree_attention"},
-    "graphs": {"StaticCache.begin", "StaticCache.commit", "StaticModel.forward", "StaticModel.chain", "choose"},
-    "openvino": {"PagedCache.commit", "OpenVINOModel.forward"},
+    "torch": {"TensorCache.begin", "TensorCache.write", "HFModel.forward", "tree_attention"},
+    "graphs": {"StaticCache.begin", "StaticModel.forward", "StaticModel.chain", "choose"},
+    "openvino": {"OpenVINOModel.forward"},
 }
 HAS_OPENVINO = find_spec("openvino") is not None
 if HAS_OPENVINO:
