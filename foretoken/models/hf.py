@@ -8,6 +8,7 @@ tokens that the model follows, so one that would not is refused rather than sile
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
 from foretoken.types import Scores
 
 ATTENTION = "foretoken_tree"
+CACHE_ARGUMENTS = ("cache", "past_key_values")  # what `transformers` calls it since 5.24, and before
 Write: TypeAlias = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 STEERABLE = "models whose attention goes through the `transformers` attention interface work; Llama and Qwen3 for two"
 
@@ -216,6 +218,7 @@ class HFModel(ScoresOnly):
             raise ModelError(f"{type(model).__name__} has no output embedding", hint="use a causal language model")
         text = model.config.get_text_config()
         self._num_layers = int(text.num_hidden_layers)
+        self._cache_name = cache_argument(model.forward) or CACHE_ARGUMENTS[0]
         self.own_attention = text._attn_implementation == ATTENTION
         self.hidden_size = int(self._head.weight.shape[1])
         self.vocab_size = vocab_size or int(self._head.weight.shape[0])
@@ -284,9 +287,9 @@ class HFModel(ScoresOnly):
             out = self.model(
                 input_ids=tokens if self._last_token is None else tokens.clamp_max(self._last_token),
                 position_ids=positions,
-                past_key_values=_Bridge(write, entries),
                 use_cache=True,
                 logits_to_keep=last,
+                **{self._cache_name: _Bridge(write, entries)},
                 **({"tree_mask": tree} if self.own_attention else {"attention_mask": tree.dense()}),
             )
         finally:
@@ -303,6 +306,12 @@ class HFModel(ScoresOnly):
         if logits.shape[-1] < self.vocab_size:
             return pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
         return logits
+
+
+def cache_argument(forward: Callable[..., Any]) -> str | None:
+    """The argument of a model's `forward` that takes the key/value cache; None if there is none."""
+    takes = inspect.signature(forward).parameters
+    return next((name for name in CACHE_ARGUMENTS if name in takes), None)
 
 
 def append_tokens(model: PreTrainedModel, rows: Tensor) -> None:

@@ -25,7 +25,7 @@ from transformers import logging as library
 from foretoken.config import QUANTIZATIONS
 from foretoken.errors import ModelError, did_you_mean
 from foretoken.models.capture import fastest
-from foretoken.models.hf import HFModel, adapt, append_tokens
+from foretoken.models.hf import HFModel, adapt, append_tokens, cache_argument
 from foretoken.models.static import freeze
 from foretoken.models.torch_weights import compress
 from foretoken.tokenizer import Tokenizer
@@ -250,13 +250,13 @@ def check_rollback(checkpoint: Checkpoint) -> None:
     except ValueError:  # several texts inside: music or speech
         model = None
     own_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    takes = inspect.signature(model.forward).parameters if model else {"past_key_values", "position_ids"}
+    takes = inspect.signature(model.forward).parameters if model else {"position_ids"}
     why = None
     if getattr(config, "is_encoder_decoder", False) or (model is None and not own_code):
         why = "which is no decoder-only model of text"
     elif getattr(model, "_is_stateful", False):
         why = "whose state cannot be rolled back"
-    elif "past_key_values" not in takes:
+    elif model and cache_argument(model.forward) is None:
         why = "which keeps no key/value cache"
     elif kinds - LAYERS:
         why = f"whose {', '.join(sorted(kinds - LAYERS))} layers cannot be rolled back or cannot read a token tree"

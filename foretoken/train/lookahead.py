@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from foretoken.errors import ConfigError
 from foretoken.llm import LLM
+from foretoken.models.hf import cache_argument
 from foretoken.models.lookahead import LookAhead, LookAheadShape
 from foretoken.train.agreement import Text, padded
 from foretoken.train.answers import bare
@@ -138,8 +140,9 @@ def look(model: Any, embeddings: Tensor, ids: Tensor, cuts: Tensor) -> tuple[Ten
         [R, C, E, V] float32. Logits of the look-ahead tokens.
     """
     (rows, size), (ahead, _), count = ids.shape, embeddings.shape, cuts.shape[1]
+    cache = {str(cache_argument(model.forward)): DynamicCache(config=model.config)}
     with torch.no_grad():
-        plain = model(input_ids=ids, use_cache=True)
+        plain = model(input_ids=ids, use_cache=True, **cache)
     table = model.get_input_embeddings()
     read = embeddings * getattr(table, "embed_scale", 1.0)
     read = read.to(table.weight.dtype).repeat(count, 1).expand(rows, -1, -1)  # [R, C*E, H]
@@ -153,8 +156,8 @@ def look(model: Any, embeddings: Tensor, ids: Tensor, cuts: Tensor) -> tuple[Ten
         inputs_embeds=read,
         position_ids=last + 1 + number % ahead,
         attention_mask=mask,
-        past_key_values=plain.past_key_values,
         use_cache=True,
+        **cache,
     )
     return plain.logits.float(), out.logits.float().unflatten(1, (count, ahead))
 
