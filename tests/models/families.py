@@ -94,7 +94,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-# These do not hand our mask down to their attention, and get it as their own.
+# These do not hand our mask down to their attention in some version of the library, and get it as their own there.
 THROUGH_ATTENTION_MASK = {"falcon", "gptj", "stablelm", "nemotron"}
 
 
