@@ -18,7 +18,7 @@ from foretoken.models.openvino_chain import Drawing
 from foretoken.models.openvino_graph import facts_of
 from foretoken.models.openvino_pages import page
 from foretoken.models.openvino_run import TYPES, Compiled, Inputs, memory
-from foretoken.models.openvino_weights import weight_bytes
+from foretoken.models.openvino_weights import keep_short, weight_bytes
 from foretoken.models.paged import WIDTHS, PagedCache, Reading, padded
 from foretoken.models.proof import TOLERANCE, draws_amiss, probe
 from foretoken.types import Continuation, Scores
@@ -61,6 +61,8 @@ class OpenVINOModel:
         self._layers = facts.layers
         self.weight_bytes = weight_bytes(graph, dtype.itemsize)
         page(graph, TYPES[dtype])
+        if dtype == torch.float32:
+            keep_short(graph)
         self._graph, self._any = graph, Compiled(graph, dtype)
         copies = COPIES // max(self.weight_bytes, 1)
         # For one row, each width has a graph of its own, of fixed size: nothing looks at shapes in it, which is a fifth

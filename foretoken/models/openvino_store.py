@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from foretoken.models.source import Checkpoint
 
 log = logging.getLogger("foretoken")
-FORMAT = 3  # of the files below; a new one leaves old entries alone
+FORMAT = 4  # of the files below; a new one leaves old entries alone
 GRAPH, WEIGHTS, PROOF, MANIFEST = "model.xml", "model.bin", "proof.safetensors", "manifest.json"
 ROOM = "free some space or let XDG_CACHE_HOME name another disk, or it is converted every time"
 

@@ -16,6 +16,8 @@ from foretoken.errors import ModelError
 
 BITS = {"int8": 8, "int4": 4}
 GROUP = 64  # 4-bit weights that share a scale; a smaller divisor of the row where this is none
+SHORT = (ov.Type.bf16, ov.Type.f16)
+KEPT = "decompression_0"  # what tells OpenVINO that lengthening a constant is better left to what reads it
 SMALLEST = 16  # below that, scales cost what the bits save, and the matrix gets 8 bits
 
 
@@ -136,24 +138,48 @@ def join(graph: ov.Model) -> None:
 
 
 def weight_bytes(graph: ov.Model, itemsize: int) -> int:
-    """Bytes of all matrices as they are multiplied: packed ones as they are, others in the type of arithmetic."""
+    """Bytes of all matrices as they are read: packed and short ones as they are, others in the type of arithmetic."""
     matrices = [n for n in graph.get_ordered_ops() if n.get_type_name() == "Constant" and len(n.shape) > 1]
-    packed = (ov.Type.u8, ov.Type.u4)
-    return sum(n.get_byte_size() if n.get_element_type() in packed else prod(n.shape) * itemsize for n in matrices)
+    kept = (ov.Type.u8, ov.Type.u4, *SHORT)
+    return sum(n.get_byte_size() if n.get_element_type() in kept else prod(n.shape) * itemsize for n in matrices)
 
 
 def shorten(graph: ov.Model) -> None:
-    """Store weights that bfloat16 can hold exactly as such, which halves the file; arithmetic does not change."""
+    """Store weights that 16 bits can hold exactly as such, which halves the file; arithmetic does not change."""
     for node in graph.get_ordered_ops():
-        if node.get_type_name() != "Constant" or node.get_element_type() != ov.Type.f32:
+        if node.get_type_name() != "Constant" or node.get_element_type() != ov.Type.f32 or len(node.shape) < 2:
             continue
-        bits = node.data.view(np.uint32)
-        if bits.ndim > 1 and not (bits & 0xFFFF).any():
-            short = ov.Tensor(ov.Type.bf16, ov.Shape(bits.shape))
-            short.data[:] = (bits >> 16).astype(np.uint16).view(np.float16)  # numpy has no bfloat16; bits are bits
+        if (short := _short(node.data)) is not None:
             held = ov.op.Constant(short)
             held.set_friendly_name(node.get_friendly_name())
-            node.output(0).replace(ov.opset13.convert(held, "f32").output(0))
+            node.output(0).replace(op.convert(held, "f32").output(0))
+
+
+def _short(entries: Any) -> ov.Tensor | None:
+    """float32 array as a tensor of bfloat16 or float16, or None if neither holds it exactly."""
+    bits = entries.view(np.uint32)
+    if not (bits & 0xFFFF).any():
+        short = ov.Tensor(ov.Type.bf16, ov.Shape(bits.shape))
+        short.data[:] = (bits >> 16).astype(np.uint16).view(np.float16)  # numpy has no bfloat16; bits are bits
+        return short
+    with np.errstate(over="ignore"):
+        halves = entries.astype(np.float16)
+    return ov.Tensor(halves) if (halves == entries).all() else None
+
+
+def keep_short(graph: ov.Model) -> None:
+    """Let float32 arithmetic read weights of 16 bits as they are stored, and lengthen them in the processor.
+
+    Left to itself, OpenVINO makes float32 of them while it compiles: twice the bytes to hold and, in every step, to
+    read. All that it multiplies is the same number.
+    """
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() != "Constant" or node.get_element_type() not in SHORT:
+            continue
+        (longer,) = (port.get_node() for port in node.output(0).get_target_inputs())
+        readers = {port.get_node().get_type_name() for port in longer.output(0).get_target_inputs()}
+        if readers <= {"MatMul", "Gather"}:  # others would lengthen it in every step
+            longer.get_rt_info()[KEPT] = ""
 
 
 def _constant(values: Any, bits: int) -> Any:

@@ -352,6 +352,27 @@ def entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [("bfloat16", "bf16"), ("float16", "f16"), ("float32", "f32")])
+def test_float32_multiplies_weights_as_they_are_stored(dtype: str, bits: str, tmp_path: Path, here: Path) -> None:
+    """Exactly the same numbers, in half the bytes where 16 bits hold them."""
+    model_type, settings = FAMILIES["llama"]
+    build(config(model_type, **settings)).to(getattr(torch, dtype)).save_pretrained(tmp_path)
+    checkpoint = Checkpoint(str(tmp_path), "target")
+    model, tokens = load(checkpoint), random_tokens(4, 1, 30)
+    said = vanilla(checkpoint._read(torch.float32), tokens[0])[None]
+    for width in (1, 4, 20):  # graphs of their own, and the one for all sizes
+        cache = model.new_cache(1)
+        read_chain(model, cache, tokens[:, : 30 - width])
+        keep(cache, 30 - width)
+        assert error(read_chain(model, cache, tokens[:, 30 - width :]), said[:, -width:]) < CLOSE
+    assert model.weight_bytes == pytest.approx(model.num_parameters * (4 if bits == "f32" else 2), rel=0.05)
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # what other processors make of it was not tried
+        for graph in (model._any, *model._fixed.values()):
+            nodes = [node.get_rt_info() for node in graph.compiled.get_runtime_model().get_ops()]
+            products = [node for node in nodes if node["layerType"].astype(str) == "FullyConnected"]
+            assert {node["runtimePrecision"].astype(str) for node in products} == {bits}
+
+
 def test_a_conversion_is_made_once_for_all_types(
     checkpoint: Checkpoint, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
