@@ -84,7 +84,8 @@ def missing(facts: dict[str, Any]) -> list[dict[str, str]]:
         found.append({"what": what, "loss": loss, "install": install})
 
     version = facts["backends"]["openvino"]
-    if facts["device"] == "cpu" and (version is None or version.startswith("broken")):
+    lacks = version is None or version.startswith("broken")
+    if facts["device"] == "cpu" and lacks:
         state = "OpenVINO" if version is None else f"OpenVINO is {version}"
         add(state, "a step takes two to three times as long, and there are no int8 and int4 weights", OPENVINO)
     if facts["has_gpu"] and facts["device"] == "cpu":
@@ -93,7 +94,8 @@ def missing(facts: dict[str, Any]) -> list[dict[str, str]]:
         loss = f"{facts['threads']} of {facts['cores']} cores are used"
         add("threads", loss, f"unset OMP_NUM_THREADS, or set it to {facts['cores']}")
     if facts["device"] == "cpu" and "bf16" not in facts["instructions"]:
-        add("bf16 arithmetic", "weights are read in float32, twice the bytes", "`--quantization int8` reads a quarter")
+        loss = "weights are read in float32, twice the bytes" if lacks else "verifying eight tokens costs twice one"
+        add("bf16 arithmetic", loss, "a processor that has it; `--quantization int8` halves the bytes, and is lossy")
     return found
 
 
