@@ -63,7 +63,8 @@ def test_json_names_device_ratio_and_what_is_missing(run: Run, small: None) -> N
     for one in record["steps"]:
         assert one["floor_s"] == pytest.approx(one["weight_bytes"] / record["bandwidth_bytes_per_s"])
         assert one["bandwidth_ratio"] == pytest.approx(one["floor_s"] / one["step_s"])
-    width = {"bfloat16": 2, "float32": 4}[record["chosen"]["dtype"]]
+    # The weights are bfloat16, and only torch makes float32 of them.
+    width = 4 if (record["chosen"]["backend"], record["chosen"]["dtype"]) == ("torch", "float32") else 2
     matrices = 4 * 64 * 64 + 3 * 64 * 96 + 64 * 128
     assert record["steps"][1]["weight_bytes"] == pytest.approx(width * matrices, rel=0.02)
 
@@ -86,7 +87,7 @@ def test_compressed_weights_are_fewer_bytes(run: Run, small: None) -> None:
     for bits in ("none", "int8", "int4"):
         record = run("doctor", "--json", "--dtype", "float32", "--quantization", bits).record
         sizes.append(record["steps"][0]["weight_bytes"])
-    assert sizes[0] > 3.8 * sizes[1] > 5.5 * sizes[2] > 0
+    assert sizes[0] > 1.9 * sizes[1] > 2.75 * sizes[2] > 0
     kept = {entry.name for entry in store.home("openvino").iterdir()}
     builtin = {store.key(Checkpoint("builtin:pair", "target", quantization=bits)) for bits in ("none", "int8", "int4")}
     assert builtin <= kept  # users will load it again
