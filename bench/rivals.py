@@ -4,8 +4,9 @@
 
 Every tool has a process of its own, which waits while another one works. `transformers` runs in the environment of
 this script; OpenVINO GenAI has requirements of its own, so its Python and its exported models are given. All read the
-same token ids, decode greedily in bfloat16, and are timed from prompt to last token. A rate is tokens over seconds of
-all prompts; a ratio is the median over prompts, with the middle half, of rates on the same prompt.
+same token ids and decode greedily in one type, bfloat16 where the hardware multiplies it, and are timed from prompt to
+last token. A rate is tokens over seconds of all prompts; a ratio is the median over prompts, with the middle half, of
+rates on the same prompt.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from typing import Any
 
 Run = Callable[[list[int], int], int]  # token ids of a prompt, new tokens at most -> new tokens
 FIXED = range(2, 6)
+PRECISIONS = {"bfloat16": "bf16", "float32": "f32"}  # as OpenVINO calls them
 
 
-def foretoken(target: str, draft: str, device: str) -> dict[str, Run]:
+def foretoken(target: str, draft: str, device: str, dtype: str) -> dict[str, Run]:
     """Plain decoding, every fixed length, and the default."""
     import foretoken
 
     sampling = foretoken.Sampling(temperature=0.0)
-    llm = foretoken.load(target, draft, dtype="bfloat16", device=device)
+    llm = foretoken.load(target, draft, dtype=dtype, device=device)
     variants = {"plain": llm.using(draft="none"), "renewal": llm.using(length="renewal")}
     variants |= {f"fixed:{k}": llm.using(length=f"fixed:{k}") for k in FIXED}
 
@@ -47,13 +49,14 @@ def foretoken(target: str, draft: str, device: str) -> dict[str, Run]:
     return {name: runner(variant) for name, variant in variants.items()}
 
 
-def transformers(target: str, draft: str, device: str) -> dict[str, Run]:
+def transformers(target: str, draft: str, device: str, dtype: str) -> dict[str, Run]:
     """Plain decoding, and assisted decoding as it comes."""
     import torch
     from transformers import AutoModelForCausalLM
 
     big, small = (
-        AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).to(device).eval() for path in (target, draft)
+        AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).to(device).eval()
+        for path in (target, draft)
     )
 
     def runner(**options: Any) -> Run:
@@ -69,13 +72,13 @@ def transformers(target: str, draft: str, device: str) -> dict[str, Run]:
     return {"plain": runner(), "assisted": runner(assistant_model=small)}
 
 
-def genai(target: str, draft: str, device: str) -> dict[str, Run]:
+def genai(target: str, draft: str, device: str, dtype: str) -> dict[str, Run]:
     """Plain decoding, every fixed length, and the confidence threshold of its documentation."""
     import numpy as np
     import openvino as ov
     import openvino_genai as og
 
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": str(os.cpu_count())}
+    settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "INFERENCE_NUM_THREADS": str(os.cpu_count())}
     scheduler = og.SchedulerConfig()
     scheduler.cache_size = 1
     alone = og.LLMPipeline(target, "CPU", scheduler_config=scheduler, **settings)
@@ -99,11 +102,11 @@ def genai(target: str, draft: str, device: str) -> dict[str, Run]:
 TOOLS = {"foretoken": foretoken, "transformers": transformers, "genai": genai}
 
 
-def work(tool: str, target: str, draft: str, device: str) -> None:
+def work(tool: str, target: str, draft: str, device: str, dtype: str) -> None:
     """Answer requests on standard input, one JSON object per line, until it ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is not an answer
-    runs = TOOLS[tool](target, draft, device)
+    runs = TOOLS[tool](target, draft, device, dtype)
     print(json.dumps(list(runs)), file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
@@ -119,12 +122,12 @@ class Worker:
         tool: a name of `TOOLS`.
         python: interpreter of its environment.
         models: target and draft, as the tool reads them.
-        device: where it runs.
+        how: device and dtype.
         log: file for what it prints.
     """
 
-    def __init__(self, tool: str, python: str, models: list[str], device: str, log: Any) -> None:
-        command = [python, __file__, *models, "-", "--device", device, "--worker", tool]
+    def __init__(self, tool: str, python: str, models: list[str], how: tuple[str, str], log: Any) -> None:
+        command = [python, __file__, *models, "-", "--device", how[0], "--dtype", how[1], "--worker", tool]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1
         )
@@ -199,6 +202,15 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     return {"tokens_per_s": rates, "ratios": ratios}
 
 
+def native(device: str) -> str:
+    """What foretoken computes in on that device when nobody says."""
+    import torch
+
+    from foretoken.models.source import pick_dtype
+
+    return str(pick_dtype("auto", torch.device(device))).removeprefix("torch.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target")
@@ -208,21 +220,21 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=["auto", *PRECISIONS], default="auto")
     parser.add_argument("--out", default="rivals.json")
     parser.add_argument("--worker", choices=list(TOOLS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     models = [args.target, args.draft]
     if args.worker:
-        work(args.worker, *models, args.device)
+        work(args.worker, *models, args.device, args.dtype)
         return
+    how = args.device, args.dtype if args.dtype != "auto" else native(args.device)
     with open(f"{args.out}.log", "w", encoding="utf-8") as log:
-        workers = {
-            name: Worker(name, sys.executable, models, args.device, log) for name in ("foretoken", "transformers")
-        }
+        workers = {name: Worker(name, sys.executable, models, how, log) for name in ("foretoken", "transformers")}
         if args.genai:
-            workers["genai"] = Worker("genai", args.genai[0], args.genai[1:], args.device, log)
+            workers["genai"] = Worker("genai", args.genai[0], args.genai[1:], how, log)
         found = compare(prompts(args.prompts, args.target, args.limit), workers, args.max_new_tokens)
-    result = {"prompts": args.prompts, "limit": args.limit, **summary(found), "samples": found}
+    result = {"prompts": args.prompts, "limit": args.limit, "dtype": how[1], **summary(found), "samples": found}
     Path(args.out).write_text(json.dumps(result, indent=1), encoding="utf-8")
     for name, rate in result["tokens_per_s"].items():
         print(f"{name:30} {rate:8.1f} tokens/s")
