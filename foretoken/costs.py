@@ -19,9 +19,11 @@ class Costs(ABC):
 
     Attributes:
         last_s: seconds of the last step, where they are measured.
+        changes: how often the answers have changed; while it stays the same, they may be remembered.
     """
 
     last_s: float | None = None
+    changes: int = 0
 
     def __init__(self, switch: float = 0.0, width: Callable[[int], int] | None = None) -> None:
         self._switch, self._width = switch, width or (lambda tokens: tokens)
@@ -59,7 +61,12 @@ class Costs(ABC):
             tokens: tokens the target read, all rows together.
             verify_s: seconds of the rest of the step.
         """
-        self._last = self._width(tokens)
+        self._pass_on(self._width(tokens))
+
+    def _pass_on(self, width: int) -> None:
+        """The next step comes after one of that width."""
+        self.changes += self._switch > 0 and width != self._last
+        self._last = width
 
 
 class GivenCosts(Costs):
@@ -131,16 +138,17 @@ class MeasuredCosts(Costs):
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self.last_s = draft_s + verify_s
         if forwards:
-            self._drafting(rows).observe(forwards, draft_s, self._verify.level)
+            self.changes += self._drafting(rows).observe(forwards, draft_s, self._verify.level)
         width, before = self._width(tokens), self._last
         if width == before:  # as nearly always where nothing is drafted, where this is most of what a step costs more
-            self._verify.observe(width, verify_s)
+            self.changes += self._verify.observe(width, verify_s)
             return
         if before is not None and width < before:  # such sizes are known best
             self._switches.append(verify_s - self._verify(width))
-            self._switch = max(median(self._switches), 0.0)
-        self._verify.observe(width, verify_s, 0.0 if before is None else self._switch)
-        self._last = width
+            known, self._switch = self._switch, max(median(self._switches), 0.0)
+            self.changes += self._switch != known
+        self.changes += self._verify.observe(width, verify_s, 0.0 if before is None else self._switch)
+        self._pass_on(width)
 
     def _drafting(self, rows: int) -> Drafting:
         """Drafting that many rows: until it was measured, like drafting one."""
@@ -175,4 +183,4 @@ class ScaledCosts(Costs):
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
-        self.last_s = self._costs.last_s
+        self.last_s, self.changes = self._costs.last_s, self._costs.changes

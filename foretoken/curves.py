@@ -31,18 +31,22 @@ class Drifting:
             self._known[size] = self._curve(size) * self.level * self._own(size)
         return self._known[size]
 
-    def observe(self, size: int, seconds: float, extra: float = 0.0) -> None:
-        """Learn from a timing, of which `extra` seconds are something else's."""
+    def observe(self, size: int, seconds: float, extra: float = 0.0) -> bool:
+        """Learn from a timing, of which `extra` seconds are something else's.
+
+        Returns:
+            Whether it changes what is said of sizes.
+        """
         ratio = max(seconds - extra, seconds / 2) / self._curve(size)
         self._all.append(ratio)
         self._count += 1
-        # One timing among so many changes little, and steps ask more often than they should wait for answers.
-        if self._count < RECENT or self._count % RECENT == 0:
+        if fresh := _is_time(self._count):
             self.level = median(self._all)
             self._known.clear()
         if size not in self._at:
             self._at[size] = deque(maxlen=RECENT)
         self._at[size].append(ratio / self.level)
+        return fresh
 
     def _own(self, size: int) -> float:
         """By which factor timings of that size are slower than all."""
@@ -74,12 +78,17 @@ class Drafting:
         curve = interpolate(self._calibrated, forwards)
         return level * max(self.slope * curve + self.more, curve / 2)
 
-    def observe(self, forwards: int, seconds: float, level: float) -> None:
-        """Learn from a timing."""
+    def observe(self, forwards: int, seconds: float, level: float) -> bool:
+        """Learn from a timing.
+
+        Returns:
+            Whether it changes what is said of forwards.
+        """
         self._all.append((interpolate(self._calibrated, forwards), seconds / level))
         self._count += 1
-        if self._count < RECENT or self._count % RECENT == 0:
+        if fresh := _is_time(self._count):
             self._fit()
+        return fresh
 
     def _fit(self) -> None:
         """Medians of the shorter half and of the longer half make the line, as far as there are enough of both."""
@@ -92,6 +101,11 @@ class Drafting:
         trust = half / (half + RECENT)
         self.slope = 1 + trust * (min(max(steepness, 0.5), 4.0) - 1)
         self.more = median(took - self.slope * curve for curve, took in known)
+
+
+def _is_time(count: int) -> bool:
+    """Whether so many timings are a reason to answer anew: one among many changes little, and answers take time."""
+    return count < RECENT or count % RECENT == 0
 
 
 def interpolate(points: Mapping[int, float], size: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from foretoken.costs import GivenCosts, MeasuredCosts, ScaledCosts
@@ -91,6 +93,26 @@ def test_what_is_read_with_one_width_costs_the_same() -> None:
     for _ in range(50):
         costs.observe(1, 1, 0.1, 2, 1.2)
     assert costs.verify_s(2) == costs.verify_s(3) == costs.verify_s(4)
+
+
+@pytest.mark.parametrize("switch", [0.0, 0.3])
+def test_answers_may_be_remembered_until_they_are_said_to_have_changed(switch: float) -> None:
+    rng = Random(0)
+    width = {size: 4 * -(-size // 4) for size in range(20)}.__getitem__
+    measured = MeasuredCosts({1: 0.1, 4: 0.3}, {1: 1.0, 4: 1.2, 8: 2.0}, switch, width)
+    for costs in (measured, ScaledCosts(measured, 2), GivenCosts(0.1, {1: 1.0, 8: 2.0}, switch, width)):
+        said: list[float] = []
+        at, fresh = -1, 0
+        for _ in range(400):
+            answers = [ask(size) for size in range(1, 9) for ask in (costs.verify_s, costs.switch_s, costs.plain_s)]
+            answers += [costs.draft_s(1, size) for size in range(9)]
+            answers += [costs.switch_s(1, after=size) for size in range(1, 9)]
+            assert answers == said or costs.changes != at
+            fresh += costs.changes != at
+            said, at = answers, costs.changes
+            drafted = rng.choice((0, 0, 3, 3, 3, 7))
+            costs.observe(1, drafted, drafted * rng.random(), drafted + 1, 1 + rng.random())
+        assert fresh < 400
 
 
 def test_one_hiccup_changes_nothing() -> None:

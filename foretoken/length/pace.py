@@ -8,6 +8,7 @@ from itertools import accumulate
 from math import ceil
 from statistics import median
 
+from foretoken.costs import Costs
 from foretoken.length.belief import Belief, log_odds
 from foretoken.prices import Prices
 
@@ -73,7 +74,7 @@ class Pace:
     """
 
     __slots__ = (
-        *("_accepted", "_before", "_belief", "_drawn", "_gains", "_judged", "_overall", "_own"),
+        *("_accepted", "_asked", "_before", "_belief", "_drawn", "_gains", "_judged", "_overall", "_own"),
         *("_reader", "_scores", "_seconds", "_survival", "_tries", "rest"),
     )
 
@@ -85,8 +86,9 @@ class Pace:
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
         self._survival = 1.0  # chance that all candidates so far are accepted
         self._gains: list[float] = []  # of the next few candidates in this step, in seconds
-        self._seconds: dict[int, float] = {}  # of this step, by candidates
-        self._drawn = 0  # candidates of it that are drawn already
+        self._seconds: dict[tuple[int, int], float] = {}  # of a step, by candidates and how many are drawn already
+        self._asked: tuple[Costs, int, int] | None = None  # who said so, and when
+        self._drawn = 0  # candidates of this step that are drawn already
         self._own, self._overall = Record(), overall
         self._own.steps = START * overall.steps / overall.tokens
         self.rest = 0 if overall.pays else overall.rest
@@ -117,10 +119,11 @@ class Pace:
             read: asks the head about the candidate before it, given its probability.
             drawn: candidates that are drawn already.
         """
-        if drawn != self._drawn:
-            self._drawn, self._seconds = drawn, {}
+        self._drawn = drawn
         if depth == 0:
-            self._survival, self._scores, self._seconds, self._gains = 1.0, {}, {}, []
+            self._survival, self._scores, self._gains = 1.0, {}, []
+            if self._asked != (asked := (price.costs, price.costs.changes, price.rows)):
+                self._asked, self._seconds = asked, {}
             if self.rest:  # while other rows draft
                 self.skip()
                 return False
@@ -161,10 +164,11 @@ class Pace:
             yield gain, (self._step_s(drafted, price) - here) * share
 
     def _step_s(self, drafted: int, price: Prices) -> float:
-        """Seconds of this step."""
-        if drafted not in self._seconds:
-            self._seconds[drafted] = price.step_s(drafted, self._drawn)
-        return self._seconds[drafted]
+        """Seconds of this step; what costs say is remembered, since asking takes longer than deciding."""
+        what = drafted, self._drawn
+        if what not in self._seconds:
+            self._seconds[what] = price.step_s(*what)
+        return self._seconds[what]
 
     def observe(self, probs: list[float], accepted: int, price: Prices) -> None:
         """Learn from a step that drafted.
