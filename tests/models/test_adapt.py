@@ -1,6 +1,7 @@
 """What `adapt` accepts and refuses, and what an adapted model returns."""
 
 from collections.abc import Callable
+from inspect import Parameter, Signature
 from typing import Any
 
 import pytest
@@ -45,6 +46,24 @@ def test_models_that_cannot_be_steered_are_refused_by_name(reason: str) -> None:
 
 def test_a_window_as_long_as_the_context_is_no_window() -> None:
     assert adapt(build(config("phimoe", sliding_window=MAX_LENGTH)), MAX_LENGTH).own_attention
+
+
+def test_the_cache_may_go_by_either_of_its_names() -> None:
+    """The library renamed it; code that comes with a checkpoint keeps the name it was written with."""
+    model = llama()
+    inner, real = model.forward, hf.cache_argument(model.forward)
+    (other,) = set(hf.CACHE_ARGUMENTS) - {real}
+
+    def forward(**given: Any) -> Any:
+        given[str(real)] = given.pop(other, None)
+        return inner(**given)
+
+    named = [Parameter(other, Parameter.KEYWORD_ONLY, default=None), Parameter("given", Parameter.VAR_KEYWORD)]
+    forward.__signature__ = Signature(named)  # type: ignore[attr-defined]
+    model.forward = forward
+    assert hf.cache_argument(model.forward) == other
+    assert adapt(model, MAX_LENGTH).own_attention
+    assert hf.cache_argument(lambda tokens: tokens) is None
 
 
 BREAK: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
