@@ -124,6 +124,19 @@ def test_the_decision_is_expected_gain_against_cost() -> None:
         assert one.goes_on(2, 0.4, Prices(GivenCosts(cost))) is goes_on
 
 
+def test_decisions_follow_costs_that_change() -> None:
+    costs, one = MeasuredCosts({1: 0.2, 2: 0.4}, {1: 1.0}), Pace(0.0, Record())
+
+    def second() -> bool:
+        assert one.goes_on(0, 1.0, Prices(costs))
+        return one.goes_on(1, 0.5, Prices(costs))
+
+    assert second()
+    for forwards in (1, 2) * 10:  # drafting takes four times as long
+        costs.observe(1, forwards, 0.8 * forwards, forwards + 1, 1.0)
+    assert not second()
+
+
 def test_verification_that_grows_counts_as_cost() -> None:
     """Drafting is free; a third token costs verification more, or not so much more."""
     for last, goes_on in ((1.6, False), (1.4, True)):

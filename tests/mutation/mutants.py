@@ -332,6 +332,20 @@ MUTANTS = [
         ("tests/length/test_renewal.py", "tests/test_costs.py"),
     ),
     Mutant(
+        "costs do not say that their answers have changed",
+        "costs.py",
+        "self.changes += self._verify.observe(width, verify_s)\n",
+        "self._verify.observe(width, verify_s)\n",
+        ("tests/test_costs.py",),
+    ),
+    Mutant(
+        "renewal remembers for ever what a step costs",
+        "length/pace.py",
+        "self._asked, self._seconds = asked, {}",
+        "self._asked = asked",
+        ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
         "a request that must repeat asks the clock",
         "prices.py",
         "    if row.request.repeats:\n",
