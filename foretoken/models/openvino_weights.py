@@ -174,12 +174,12 @@ def keep_short(graph: ov.Model) -> None:
     read. All that it multiplies is the same number.
     """
     for node in graph.get_ordered_ops():
-        if node.get_type_name() != "Constant" or node.get_element_type() not in SHORT:
-            continue
-        (longer,) = (port.get_node() for port in node.output(0).get_target_inputs())
-        readers = {port.get_node().get_type_name() for port in longer.output(0).get_target_inputs()}
-        if readers <= {"MatMul", "Gather"}:  # others would lengthen it in every step
-            longer.get_rt_info()[KEPT] = ""
+        if node.get_type_name() == "Convert" and node.input_value(0).get_element_type() in SHORT:
+            held = node.input_value(0).get_node()
+            readers = {port.get_node().get_type_name() for port in node.output(0).get_target_inputs()}
+            # Other readers would have it lengthened in every step.
+            if held.get_type_name() == "Constant" and readers <= {"MatMul", "Gather"}:
+                node.get_rt_info()[KEPT] = ""
 
 
 def _constant(values: Any, bits: int) -> Any:
