@@ -140,14 +140,11 @@ class MeasuredCosts(Costs):
         if forwards:
             self.changes += self._drafting(rows).observe(forwards, draft_s, self._verify.level)
         width, before = self._width(tokens), self._last
-        if width == before:  # as nearly always where nothing is drafted, where this is most of what a step costs more
-            self.changes += self._verify.observe(width, verify_s)
-            return
         if before is not None and width < before:  # such sizes are known best
             self._switches.append(verify_s - self._verify(width))
             known, self._switch = self._switch, max(median(self._switches), 0.0)
             self.changes += self._switch != known
-        self.changes += self._verify.observe(width, verify_s, 0.0 if before is None else self._switch)
+        self.changes += self._verify.observe(width, verify_s, 0.0 if before in (None, width) else self._switch)
         self._pass_on(width)
 
     def _drafting(self, rows: int) -> Drafting:
