@@ -94,7 +94,7 @@ def missing(facts: dict[str, Any]) -> list[dict[str, str]]:
         loss = f"{facts['threads']} of {facts['cores']} cores are used"
         add("threads", loss, f"unset OMP_NUM_THREADS, or set it to {facts['cores']}")
     if facts["device"] == "cpu" and "bf16" not in facts["instructions"]:
-        loss = "weights are read in float32, twice the bytes" if lacks else "verifying eight tokens costs twice one"
+        loss = "weights are read in float32, twice the bytes" if lacks else "several tokens cost more than one"
         add("bf16 arithmetic", loss, "a processor that has it; `--quantization int8` halves the bytes, and is lossy")
     return found
 

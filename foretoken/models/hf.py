@@ -218,7 +218,7 @@ class HFModel(ScoresOnly):
             raise ModelError(f"{type(model).__name__} has no output embedding", hint="use a causal language model")
         text = model.config.get_text_config()
         self._num_layers = int(text.num_hidden_layers)
-        self._cache_name = cache_argument(model.forward) or CACHE_ARGUMENTS[0]
+        self._cache_name = cache_argument(model.forward) or CACHE_ARGUMENTS[-1]  # every version takes the old name
         self.own_attention = text._attn_implementation == ATTENTION
         self.hidden_size = int(self._head.weight.shape[1])
         self.vocab_size = vocab_size or int(self._head.weight.shape[0])

@@ -24,7 +24,7 @@ from foretoken.models.proof import TOLERANCE, draws_amiss, probe
 from foretoken.types import Continuation, Scores
 
 AHEAD = 16  # tokens drawn in one go at most
-# Bytes: every graph holds the weights once more, as they are multiplied and, twice the size, as they came. So a model
+# Bytes: every graph holds the weights once more, as they are multiplied; in bfloat16, in float32 as well. So a model
 # has only as many graphs of fixed width as fit in here, which is a quarter of the machine's memory at most.
 COPIES = min(2 << 30, memory() // 12)
 

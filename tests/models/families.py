@@ -94,8 +94,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-# These do not hand our mask down to their attention in some version of the library, and get it as their own there.
-THROUGH_ATTENTION_MASK = {"falcon", "gptj", "stablelm", "nemotron"}
+# These do not hand our mask down to their attention, and get it as their own; until 5.23 of the library, gptj as well.
+THROUGH_ATTENTION_MASK = {"falcon", "stablelm", "nemotron"}
 
 
 def config(model_type: str, **settings: Any) -> PreTrainedConfig:
