@@ -14,7 +14,7 @@ from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier
 
 if TYPE_CHECKING:
-    from foretoken.draft.base import Candidate, ChainDrafter
+    from foretoken.draft.base import ChainDrafter
 
 
 def draft_ahead(
@@ -34,7 +34,7 @@ def draft_ahead(
     """
     tokens, laws = [batch.roots], []
     probs = [torch.ones(len(room), 1, device=batch.device)]
-    ready: list[Candidate] = []
+    ready: list[tuple[Tensor, ...]] = []  # drawn, but not taken yet; the next one last
     depths, forwards, unseen = [0] * len(room), [0] * len(room), torch.ones(len(room), 1)
     while any(going := [depth < most for depth, most in zip(depths, room, strict=True)]):
         frontier = Frontier(torch.tensor(depths)[:, None], unseen, None, None, torch.tensor(going)[:, None])
@@ -43,16 +43,17 @@ def draft_ahead(
             break
         if not ready:
             likely = min(length.likely(batch, len(tokens) - 1), max(room) - len(tokens) + 1)
-            ready = drafter.candidates(batch, tokens, certain, grow, lambda *_: None, likely)[::-1]
+            drawn, peeked = drafter.candidates(batch, tokens, certain, growing, lambda *_: None, likely)
+            parts = (drawn.tokens, drawn.prob[..., None], *([] if drawn.q is None else [drawn.q]))
+            ready = list(zip(*(part.unbind(1) for part in parts), strict=True))[::-1]
             cost = sum(drafter.forwards(len(tokens) + more) for more in range(len(ready)))
             forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
-        one = ready.pop()
-        if one.peeked:
+        if peeked:
             batch.draft_rng.spend(growing)
-        if one.q is not None:
-            laws.append(one.q)
-        tokens.append(one.token)
-        probs.append(one.prob)
+        token, prob, *law = ready.pop()
+        tokens.append(token)
+        probs.append(prob)
+        laws += law
         # A row that stopped before the others keeps its depth, and is not asked to grow again.
         room = [most if more else depth for most, depth, more in zip(room, depths, growing, strict=True)]
         depths = [depth + more for depth, more in zip(depths, growing, strict=True)]

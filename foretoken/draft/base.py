@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +18,7 @@ from foretoken.length.base import LengthPolicy, Trained
 from foretoken.rng import check_usable
 from foretoken.sampling import PathOf, distribution
 from foretoken.shape.base import TreeShape
-from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Scores, Verdict
+from foretoken.types import Batch, Continuation, Draft, Drawn, Frontier, Row, Scores, Verdict
 
 AT_ONCE = 3  # tokens drawn together on a device that is dear to wait for, wanted or not
 
@@ -75,30 +75,6 @@ class Drafter(ABC):
         return costs
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """The next token of each row.
-
-    Attributes:
-        token: [B] int64.
-        prob: [B, 1] float. The drafter's own probability of it, before any sampling parameter.
-        q: [B, V] float or None. What it was drawn from; None where it is a point mass.
-        scores: behind it, of one node per row.
-        peeked: whether the random number it took is still to be spent.
-    """
-
-    token: Tensor
-    prob: Tensor
-    q: Tensor | None
-    scores: Scores
-    peeked: bool = False
-
-
-def last(scores: Scores) -> Scores:
-    """Those of each row's last node alone."""
-    return Scores(scores.logits[:, -1:], None if scores.hidden is None else scores.hidden[:, -1:])
-
-
 class ChainDrafter(Drafter):
     """Draws a chain token by token from laws of its own, until the length policy stops it.
 
@@ -136,29 +112,31 @@ class ChainDrafter(Drafter):
         return 1
 
     def candidates(
-        self, batch: Batch, tokens: list[Tensor], certain: bool, grow: Tensor, path_of: PathOf, likely: int
-    ) -> list[Candidate]:
+        self, batch: Batch, tokens: list[Tensor], certain: bool, grow: list[bool], path_of: PathOf, likely: int
+    ) -> tuple[Continuation, bool]:
         """Draw the next token of each row; a drafter that gets several at once for less may draw more.
 
         Args:
             batch: the rows.
             tokens: as `score` takes them.
             certain: whether every row takes the likeliest token.
-            grow: [B] bool, on the CPU. Rows that draft on; the others spend no randomness.
+            grow: per row. Whether it drafts on; the others spend no randomness.
             path_of: as `distribution` takes it.
             likely: how many may be wanted; never more are drawn.
 
         Returns:
-            One or more, depth by depth.
+            One or more, and whether the random numbers they took are still to be spent.
         """
         scores = self.score(batch, tokens)
-        own = scores.logits[:, -1]  # [B, V]
+        hidden = None if scores.hidden is None else scores.hidden[:, -1:]
+        logits = scores.logits[:, -1:]
+        own = logits[:, 0].softmax(1)  # [B, V]
         if certain:
-            prob, token = own.softmax(1).max(1)
-            return [Candidate(token, prob[:, None], None, last(scores))]
-        q = distribution(scores.logits, batch.rows, path_of, self.temperature)[:, 0]
-        token = batch.draft_rng.pick(q, grow)
-        return [Candidate(token, own.softmax(1).gather(1, token[:, None]), q, last(scores))]
+            prob, token = own.max(1, keepdim=True)
+            return Continuation(token, prob, logits, hidden, None), False
+        q = distribution(scores.logits, batch.rows, path_of, self.temperature)
+        token = batch.draft_rng.pick(q[:, 0], torch.tensor(grow))[:, None]
+        return Continuation(token, own.gather(1, token), logits, hidden, q), False
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         rows, device = batch.rows, batch.device
@@ -166,13 +144,13 @@ class ChainDrafter(Drafter):
         certain = all(row.request.sampling.greedy(self.temperature) for row in rows)
         if not (length.looks or device.type == "cpu" or any(row.request.sampling.edits for row in rows)):
             return draft_ahead(self, certain, batch, length, shape, room)
-        tokens, laws, probs = [batch.roots], [], [torch.ones(len(rows), 1)]
         # Decisions are kept as lists: on a CPU every operation on a tensor takes microseconds, of one number as well.
         paths: list[list[int]] = [[] for _ in rows]
+        probs = [[1.0] for _ in rows]
         forwards, going = [0] * len(rows), [most > 0 for most in room]
-        depth = torch.zeros(len(rows), 1, dtype=torch.int64)
-        frontier = Frontier(depth, probs[0], None, None, torch.tensor(going)[:, None])
-        ready: list[tuple[Candidate, Tensor, Tensor]] = []  # drawn, but not looked at yet; the next one last
+        frontier = Frontier(level(len(rows), 0), level(len(rows), 1.0), None, None, allowed(*going))
+        tokens, laws = [batch.roots], []
+        depth = ready = 0  # how deep the draft is, and down to where tokens are drawn
         while any(going):
             wanted, children = length.grow(frontier, batch).tolist(), shape.children(frontier).tolist()
             growing = [
@@ -180,36 +158,56 @@ class ChainDrafter(Drafter):
             ]
             if not any(growing):
                 break
-            if not ready:
-                likely = max(length.likely(batch, len(tokens) - 1), 1 if device.type == "cpu" else AT_ONCE)
-                likely = min(likely, max(room) - len(tokens) + 1)
-                drawn = self.candidates(batch, tokens, certain, torch.tensor(growing), lambda b, _: paths[b], likely)
-                near = to_host(*(one.prob for one in drawn), *(one.token for one in drawn))
-                ready = list(zip(drawn, near, near[len(drawn) :], strict=False))[::-1]
-                cost = sum(self.forwards(len(tokens) + more) for more in range(len(ready)))
+            if depth == ready:
+                likely = max(length.likely(batch, depth), 1 if device.type == "cpu" else AT_ONCE)
+                likely = min(likely, max(room) - depth)
+                drawn, peeked = self.candidates(batch, tokens, certain, growing, lambda b, _: paths[b], likely)
+                drawn_tokens, drawn_probs = to_host(drawn.tokens, drawn.prob)
+                near = list(zip(drawn_tokens.tolist(), drawn_probs.tolist(), strict=True))
+                tokens += drawn.tokens.unbind(1)
+                first, ready = depth, depth + drawn_tokens.shape[1]
+                cost = sum(map(self.forwards, range(depth + 1, ready + 1)))
                 forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
-            one, prob, token = ready.pop()
-            if one.peeked:
+            at, depth = depth - first, depth + 1
+            if peeked:
                 batch.draft_rng.spend(growing)
-            if one.q is not None:
-                grow = torch.tensor(growing)[:, None]
-                laws.append(one.q if all(growing) else one.q * grow.to(device, non_blocking=True))
-            tokens.append(one.token)
-            if certain:
-                check_usable([one for (one,), more in zip(prob.tolist(), growing, strict=True) if more])
-            probs.append(prob)
-            for b, (chosen, drafting) in enumerate(zip(token.tolist(), growing, strict=True)):
+            if drawn.q is not None:
+                law = drawn.q[:, at]
+                laws.append(law if all(growing) else law * torch.tensor(growing)[:, None].to(device, non_blocking=True))
+            for b, (drafting, (row_tokens, row_probs)) in enumerate(zip(growing, near, strict=True)):
+                token = row_tokens[at]
+                probs[b].append(row_probs[at])
                 if drafting:
-                    paths[b].append(chosen)
+                    paths[b].append(token)
                 # Nothing may follow an end-of-sequence token, so drafting stops there.
-                going[b] = drafting and chosen not in rows[b].request.stop_token_ids and len(paths[b]) < room[b]
-            known = len(tokens) - 1 + len(ready)
-            active = torch.tensor(going)[:, None]
-            frontier = Frontier(frontier.depth + 1, prob, one.scores.logits, one.scores.hidden, active, known)
-        if not any(paths):
+                going[b] = drafting and token not in rows[b].request.stop_token_ids and len(paths[b]) < room[b]
+            if certain:
+                check_usable([of[-1] for of, more in zip(probs, growing, strict=True) if more])
+            here = slice(at, at + 1)
+            frontier = Frontier(
+                level(len(rows), depth),
+                drawn_probs[:, here],
+                drawn.logits[:, here],
+                None if drawn.hidden is None else drawn.hidden[:, here],
+                allowed(*going),
+                ready,
+            )
+        if not depth:
             return Draft.root_only(tokens[0], Drawn.IID)
-        law = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
-        return chain(batch, paths, law, torch.cat(probs, 1), forwards)
+        stacked = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
+        return chain(batch, paths, stacked, torch.tensor(probs), forwards)
+
+
+@lru_cache(256, typed=True)
+def level(rows: int, number: float) -> Tensor:
+    """[B, 1], on the CPU. That number in every row; nobody may write to it."""
+    return torch.full((rows, 1), number)
+
+
+@lru_cache(256)
+def allowed(*going: bool) -> Tensor:
+    """[B, 1] bool, on the CPU. Which rows may go deeper; nobody may write to it."""
+    return torch.tensor(going)[:, None]
 
 
 def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, forwards: list[int]) -> Draft:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from foretoken.draft.base import Candidate, ChainDrafter
+from foretoken.draft.base import ChainDrafter
 from foretoken.errors import ConfigError
+from foretoken.host import to_device
 from foretoken.models.base import LanguageModel
 from foretoken.models.prefill import prefill
 from foretoken.sampling import PathOf
-from foretoken.types import Batch, Draft, Row, Scores, Verdict, swap_remove
+from foretoken.types import Batch, Continuation, Draft, Row, Scores, Verdict, swap_remove
 
 
 class ModelDrafter(ChainDrafter):
@@ -77,31 +78,24 @@ class ModelDrafter(ChainDrafter):
         return self._read_committed(batch)
 
     def candidates(
-        self, batch: Batch, tokens: list[Tensor], certain: bool, grow: Tensor, path_of: PathOf, likely: int
-    ) -> list[Candidate]:
+        self, batch: Batch, tokens: list[Tensor], certain: bool, grow: list[bool], path_of: PathOf, likely: int
+    ) -> tuple[Continuation, bool]:
         self._read_waiting()
-        count = min(likely, self._model.ahead(len(batch.rows)))
+        rows = batch.rows
+        count = min(likely, self._model.ahead(len(rows)))
         warmth = self._warmth(batch)
-        if count < 1 or warmth is None or not all(grow.tolist()) or min(len(row.tokens) for row in batch.rows) < 2:
+        if count < 1 or warmth is None or not all(grow) or min(len(row.tokens) for row in rows) < 2:
             return super().candidates(batch, tokens, certain, grow, path_of, likely)
-        at = torch.tensor([len(row.tokens) + len(tokens) - 2 for row in batch.rows])
+        at = [len(row.tokens) + len(tokens) - 2 for row in rows]
         if len(tokens) == 1:
             self._rooted = 1
-            if max(map(int.__sub__, at.tolist(), self._cache.lengths.tolist())) > 1:
+            if max(map(int.__sub__, at, self._cache.lengths.tolist())) > 1:
                 self._read_committed(batch, leave=2)
-            before = torch.tensor([row.tokens[-2] for row in batch.rows]).to(tokens[0].device, non_blocking=True)
+            newest = to_device([row.tokens[-2:] for row in rows], tokens[0].device)
         else:
-            before = tokens[-2]
+            newest = torch.stack(tokens[-2:], 1)
         uniforms = batch.draft_rng.peek(count) if warmth else None
-        drawn = self._model.chain(torch.stack([before, tokens[-1]], 1), at, self._cache, count, warmth, uniforms)
-        laws: Sequence[Tensor | None] = [None] * count if drawn.q is None else drawn.q.unbind(1)
-        hidden: Sequence[Tensor | None] = [None] * count if drawn.hidden is None else drawn.hidden[:, :, None].unbind(1)
-        probs, logits = (one[:, :, None].unbind(1) for one in (drawn.prob, drawn.logits))
-        each = zip(drawn.tokens.unbind(1), probs, laws, logits, hidden, strict=True)
-        return [
-            Candidate(token, prob, q, Scores(scored, state), peeked=warmth > 0)
-            for token, prob, q, scored, state in each
-        ]
+        return self._model.chain(newest, torch.tensor(at), self._cache, count, warmth, uniforms), warmth > 0
 
     def _warmth(self, batch: Batch) -> float | None:
         """The temperature of all rows, if nothing else changes what the draft says."""

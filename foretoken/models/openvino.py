@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from foretoken.models import threads
 from foretoken.models.base import KVCache
-from foretoken.models.openvino_chain import Drawing
+from foretoken.models.openvino_chain import LEAN, Drawing, quickest
 from foretoken.models.openvino_graph import facts_of
+from foretoken.models.openvino_lean import shorten_inputs, tabulate
 from foretoken.models.openvino_pages import page
 from foretoken.models.openvino_run import TYPES, Compiled, Inputs, memory
 from foretoken.models.openvino_weights import keep_short, weight_bytes
@@ -24,6 +26,8 @@ from foretoken.models.proof import TOLERANCE, draws_amiss, probe
 from foretoken.types import Continuation, Scores
 
 AHEAD = 16  # tokens drawn in one go at most
+TRIAL = 4  # tokens drawn to see how fast that is
+SMALL = 16 << 20  # bytes of weights below which arithmetic and waiting take longer than reading them
 # Bytes: every graph holds the weights once more, as they are multiplied; in bfloat16, in float32 as well. So a model
 # has only as many graphs of fixed width as fit in here, which is a quarter of the machine's memory at most.
 COPIES = min(2 << 30, memory() // 12)
@@ -60,6 +64,8 @@ class OpenVINOModel:
         self.readable, self.num_parameters = facts.readable, facts.num_parameters
         self._layers = facts.layers
         self.weight_bytes = weight_bytes(graph, dtype.itemsize)
+        shorten_inputs(graph)
+        tabulate(graph, max_length)
         page(graph, TYPES[dtype])
         if dtype == torch.float32:
             keep_short(graph)
@@ -138,7 +144,7 @@ class OpenVINOModel:
     ) -> Continuation:
         """Draw tokens for one row (see `LanguageModel.chain`)."""
         assert isinstance(cache, PagedCache)
-        reading = cache.begin_chain(tokens, at, count)
+        reading = cache.begin_chain(tokens, at, count, self._drawing.least)
         with self._busy:
             numbers = None if uniforms is None else uniforms[0].numpy()
             drawn = self._drawing.run(reading, count, temperature, numbers)
@@ -150,7 +156,15 @@ class OpenVINOModel:
 
     @cached_property
     def _drawing(self) -> Drawing:
-        return Drawing(self._graph, self.dtype, self.vocab_size)
+        made = partial(Drawing, self._graph, self.dtype, self.vocab_size)
+        if self.weight_bytes >= SMALL:
+            return made(threads.available())
+        # Threads of a small model wait for each other at every operation, so one may do as well as two.
+        options = [made(cores, LEAN[:1]) for cores in sorted({1, min(2, threads.available())})]
+        reading = self.new_cache(1).begin_chain(torch.zeros(1, 2, dtype=torch.int64), torch.tensor([1]), TRIAL)
+        best = quickest(options, reading, TRIAL)
+        best.prepare(LEAN[1:])
+        return best
 
 
 def _fixed(graph: ov.Model, dtype: torch.dtype, width: int) -> Compiled:

@@ -6,6 +6,10 @@ full of the target's weights, while a small one that runs again finds itself the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -16,80 +20,139 @@ from torch import Tensor
 
 from foretoken.models.openvino_pages import constant, parameter
 from foretoken.models.openvino_run import Compiled, Inputs
-from foretoken.models.openvino_weights import weight_bytes
 from foretoken.models.paged import Reading
 from foretoken.types import Continuation
 
-START = 2  # tokens that it reads: the newest one, and the one before it, which may be new as well
+Kind = tuple[int, bool]
+BOTH: Kind = (2, False)  # newest and the token before it, which may be new as well; and any law
+LEAN: tuple[Kind, ...] = ((2, True), (1, True), (1, False), BOTH)
 MORE = ("uniform", "coldness")  # inputs beside those of a forward
-PER_CORE = 8 << 20  # bytes of weights that are worth a thread: several of them wait for each other at every operation
+FILLING = 8 << 20  # numbers that no cache holds
+TURNS = 5  # more of them change little
 COLD = np.float32(1e30)  # one over the temperature at which only the likeliest token has a probability
 
 
 class Drawing:
-    """A graph that reads two tokens of a row and draws the next one, again and again.
+    """Graphs that read a token or two of a row and draw the next one, again and again.
 
     Args:
         graph: as `page` leaves it.
         dtype: of arithmetic and of keys and values.
         vocab_size: a token drawn is below it.
+        cores: threads at most.
+        kinds: what to `prepare` at once.
     """
 
-    def __init__(self, graph: ov.Model, dtype: torch.dtype, vocab_size: int) -> None:
-        more = {name: np.zeros(1, np.float32) for name in MORE}
-        self._inputs = Inputs(1, START, (START - 1, START), False, **more)
-        cores = max(weight_bytes(graph, dtype.itemsize) // PER_CORE, 1)
-        self._compiled = Compiled(drawing(graph.clone(), vocab_size), dtype, self._inputs, cores)
+    def __init__(
+        self, graph: ov.Model, dtype: torch.dtype, vocab_size: int, cores: int, kinds: Sequence[Kind] = (BOTH,)
+    ) -> None:
+        self._graph, self._dtype, self._vocab_size, self._cores = graph, dtype, vocab_size, cores
+        self._made: dict[Kind, tuple[Compiled, Inputs]] = {}
+        self.prepare(kinds)
+
+    def prepare(self, kinds: Sequence[Kind]) -> None:
+        """Make graphs: how many tokens each reads, and whether it only ever takes the likeliest one.
+
+        One that reads two tokens and draws from any law does for all. Others have less to do, but each holds the
+        weights once more.
+        """
+        with ThreadPoolExecutor(2) as pool:
+            self._made |= zip(kinds, pool.map(self._make, kinds), strict=True)
+
+    def _make(self, kind: Kind) -> tuple[Compiled, Inputs]:
+        width, likeliest = kind
+        more = {} if likeliest else {name: np.zeros(1, np.float32) for name in MORE}
+        inputs = Inputs(1, width, (width - 1, width), False, **more)
+        return Compiled(
+            drawing(self._graph.clone(), self._vocab_size, likeliest), self._dtype, inputs, self._cores
+        ), inputs
+
+    @property
+    def least(self) -> int:
+        """Tokens that it reads at least."""
+        return min(width for width, _ in self._made)
 
     def run(self, reading: Reading, count: int, temperature: float, uniforms: Any) -> Continuation:
         """Draw tokens, and read all of them but the last.
 
         Args:
-            reading: of the two tokens, with room for what is drawn.
+            reading: of one or two tokens, with room for what is drawn.
             count: K, tokens to draw.
             temperature: 0 takes the likeliest token each time.
             uniforms: [K] float64 or None, an array; None at temperature 0.
         """
-        self._inputs.write(reading)
-        arrays = self._inputs.arrays
-        arrays["coldness"][0] = 1 / temperature if temperature else COLD
+        likeliest = not temperature and (reading.width, True) in self._made
+        compiled, inputs = self._made[reading.width, likeliest]
+        inputs.write(reading)
+        arrays = inputs.arrays
+        if not likeliest:
+            arrays["coldness"][0] = 1 / temperature if temperature else COLD
+        numbers = np.zeros(count, np.float32) if uniforms is None else below(uniforms)
         held: list[Any] = []
-        for place, number in enumerate(np.zeros(count, np.float32) if uniforms is None else below(uniforms)):
-            arrays["uniform"][0] = number
-            found = self._compiled.infer(self._inputs, reading.cached)[: 5 if temperature else 4]
+        for place in range(count):
+            if not likeliest:
+                arrays["uniform"][0] = numbers[place]
+            found = compiled.infer(inputs, reading.cached)[: 5 if temperature else 4]
             held = held or [np.empty((1, count, out.shape[1]), out.dtype) for out in found]
             for all_of_it, out in zip(held, found, strict=True):
                 all_of_it[0, place] = out[0]
-            arrays["tokens"][0], arrays["tokens"][1] = arrays["tokens"][1], found[0][0]
+            arrays["tokens"][:-1], arrays["tokens"][-1] = arrays["tokens"][1:], found[0][0]
             for name in ("positions", "past", "longest"):
                 arrays[name] += 1
         tokens, prob, logits, hidden, *ends = map(torch.from_numpy, held)
-        return Continuation(tokens[..., 0], prob[..., 0], logits, hidden, law(ends[0]) if ends else None)
+        return Continuation(tokens[..., 0].long(), prob[..., 0], logits, hidden, law(ends[0]) if ends else None)
 
 
-def drawing(graph: ov.Model, vocab_size: int) -> ov.Model:
+def quickest(drawings: list[Drawing], reading: Reading, count: int) -> Drawing:
+    """The one that draws so many likeliest tokens soonest in caches full of other things, as a target leaves them.
+
+    Args:
+        drawings: of the same model.
+        reading: as `Drawing.run` takes it, of two tokens.
+        count: how many to draw.
+    """
+    seconds: dict[Drawing, list[float]] = {one: [] for one in drawings}
+    filling = np.ones(FILLING, np.float32)
+    for turn in range(1 + TURNS):
+        for one in drawings:
+            filling.sum()
+            begin = perf_counter()
+            one.run(reading, count, 0.0, None)
+            if turn:
+                seconds[one].append(perf_counter() - begin)
+    return min(drawings, key=lambda one: median(seconds[one]))
+
+
+def drawing(graph: ov.Model, vocab_size: int, likeliest: bool) -> ov.Model:
     """A graph that scores one token, and draws what follows it.
 
-    Its further inputs are `uniform` and `coldness`, [1] float32, one over the temperature. Its outputs are the token,
-    [1, 1] int64; its probability at temperature 1, [1, 1]; logits, [1, V]; the hidden state, [1, H]; and cumulative
-    probabilities, [1, V], of which the first above the uniform number is taken. No matrix product stands between the
-    logits and an output, so OpenVINO computes all of this in float32.
+    Its outputs are the token, [1, 1] int32; its probability at temperature 1, [1, 1]; logits, [1, V]; and the hidden
+    state, [1, H]. Where the token need not be the likeliest one, there are inputs `uniform` and `coldness`, [1]
+    float32, one over the temperature, and one more output: cumulative probabilities, [1, V], of which the first above
+    the uniform number is taken. No matrix product stands between the logits and an output, so OpenVINO computes all of
+    this in float32.
 
     Args:
         graph: as `page` leaves it; is used up.
         vocab_size: as in `Drawing`.
+        likeliest: whether it takes the likeliest token always.
     """
     logits, hidden = (_flat(result.input_value(0)) for result in graph.get_results())
     width = logits.output(0).partial_shape[1].get_length()
     if width > vocab_size:
         logits, width = op.slice(logits, *(constant(np.array([at])) for at in (0, vocab_size, 1, 1))), vocab_size
-    one, uniform, coldness = constant(np.array([1])), *(parameter(name, [1], ov.Type.f32) for name in MORE)
-    cumulative = op.cum_sum(op.softmax(op.multiply(logits, coldness), 1), constant(np.int64(1)))
-    passed = op.convert(op.less_equal(cumulative, uniform), "i64")
-    token = op.minimum(op.reduce_sum(passed, one, True), constant(np.int64(width - 1)))
-    prob = op.gather_elements(op.softmax(logits, 1), token, 1)
-    results = [op.result(each) for each in (token, prob, logits, hidden, cumulative)]
-    return ov.Model(results, [*graph.get_parameters(), uniform, coldness])
+    one, more, drawn = constant(np.array([1])), [], []
+    if likeliest:
+        token = op.topk(logits, constant(np.int32(1)), 1, "max", "none", "i32").output(1)
+        prob = op.reduce_max(op.softmax(logits, 1), one, True)
+    else:
+        uniform, coldness = more = [parameter(name, [1], ov.Type.f32) for name in MORE]
+        drawn = [op.cum_sum(op.softmax(op.multiply(logits, coldness), 1), constant(np.int64(1)))]
+        passed = op.convert(op.less_equal(drawn[0], uniform), "i32")
+        token = op.minimum(op.reduce_sum(passed, one, True), constant(np.int32(width - 1)))
+        prob = op.gather_elements(op.softmax(logits, 1), token, 1)
+    results = [op.result(each) for each in (token, prob, logits, hidden, *drawn)]
+    return ov.Model(results, [*graph.get_parameters(), *more])
 
 
 def _flat(scored: Any) -> Any:

@@ -101,10 +101,10 @@ class Compiled:
             # be longer than any before. Being told of more entries than there are changes nothing else.
             said, self._reach = int(longest), max(REACH, 1 << int(longest).bit_length())
             longest[...] = self._reach
-            self._request.infer()
+            self._request.infer(share_outputs=True)  # a copy of all outputs would be made, for nobody
             longest[...] = said
         else:
-            self._request.infer()
+            self._request.infer(share_outputs=True)
         if not (self._settled and self._outputs):
             count = len(self.compiled.outputs)
             self._outputs = [self._request.get_output_tensor(place).data for place in range(count)]
@@ -135,12 +135,12 @@ class Inputs:
     def __init__(self, rows: int, width: int, keep: tuple[int, int], tree: bool, **more: Any) -> None:
         ends = np.arange(rows + 1, dtype=np.int32) * width
         self.arrays: dict[str, Any] = {
-            "tokens": np.zeros((rows * width, 1), np.int64),
-            "positions": np.zeros((rows * width, 1), np.int64),
+            "tokens": np.zeros((rows * width, 1), np.int32),
+            "positions": np.zeros((rows * width, 1), np.int32),
             "past": np.zeros(rows, np.int32),
             "longest": np.zeros((), np.int32),
             "begins": ends,
-            "keep": (ends[:-1, None] + np.arange(*keep)).astype(np.int64).reshape(-1),
+            "keep": (ends[:-1, None] + np.arange(*keep)).astype(np.int32).reshape(-1),
             "tree": np.zeros(rows * width * width * tree, np.uint8),
             "tree_begins": ends * (width * tree),
             **more,

@@ -34,7 +34,7 @@ class Reading(NamedTuple):
             reads four tokens as fast as two. None of the tokens sees the padding after them, and the next forward
             overwrites it.
         tree: [B, N, N] bool array, or None where each token sees everything before it.
-        past: [B] int64 array. Entries of each row that all its tokens see.
+        past: entries of each row that all its tokens see.
         cached: for OpenVINO, by name: keys and values; `blocks`, those of the rows, one row after the other; and
             `block_begins`, where each row's begin. The same object until something in it is another.
         longest: entries of the longest row, the new ones included.
@@ -44,7 +44,7 @@ class Reading(NamedTuple):
     positions: Any
     width: int
     tree: Any
-    past: Any
+    past: list[int]
     cached: dict[str, Any]
     longest: int
 
@@ -79,6 +79,7 @@ class PagedCache:
         # What was read since the last commit, for the rare mask that hides some of it.
         self._held: list[Callable[[], _Read]] = []
         self._next: _Read | None = None
+        self._causal: Tensor | None = None  # the last mask that hid nothing
 
     def begin(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Reading:
         """Make room for new entries (arguments as in `LanguageModel.forward`).
@@ -86,10 +87,12 @@ class PagedCache:
         Paged attention shows all earlier entries to every new token. Where the mask hides pending ones, they are read
         again together with the new tokens.
         """
-        seen, past, width = mask.numpy(), self.pending, tokens.shape[1]
+        past, width = self.pending, tokens.shape[1]
+        seen = mask.numpy()
         self._next = tokens, positions, seen
         tree = None
-        if (seen == _causal(width, past)).all():
+        if mask is self._causal or (seen == _causal(width, past)).all():
+            self._causal = mask  # chains come with the same one again and again
             width = padded(width)
         else:
             if not seen[:, :, :past].all():
@@ -98,10 +101,9 @@ class PagedCache:
             tree = seen[:, :, past:]
             if (tree & ~_causal(width)).any():
                 raise ValueError("a token can only see tokens that come before it")
-        counts = self.lengths.numpy() + past
-        longest = int(counts.max(initial=0)) + width
-        cached = self._reserve(counts + width)
-        return Reading(tokens.numpy(), positions.numpy(), width, tree, counts, cached, longest)
+        counts = [length + past for length in self.lengths.tolist()]
+        cached = self._reserve([count + width for count in counts])
+        return Reading(tokens.numpy(), positions.numpy(), width, tree, counts, cached, max(counts, default=0) + width)
 
     def end(self) -> None:
         """The forward is done: its entries are pending."""
@@ -110,15 +112,20 @@ class PagedCache:
         self.pending += read[0].shape[1]
         self._held.append(lambda: read)
 
-    def begin_chain(self, tokens: Tensor, at: Tensor, count: int) -> Reading:
-        """Make room for so many new entries, of which only the first token is known (see `LanguageModel.chain`)."""
-        past = at.numpy() - 1
-        ends = (self.lengths.numpy() + self.pending).tolist()
-        if any(begin - end not in (0, not self.pending) for begin, end in zip(at.tolist(), ends, strict=True)):
+    def begin_chain(self, tokens: Tensor, at: Tensor, count: int, least: int = 1) -> Reading:
+        """Make room for so many new entries, of which only the first token is known (see `LanguageModel.chain`).
+
+        The token before it is read as well where a row lacks its entry, or where `least` tokens are two.
+        """
+        places = at.tolist()
+        missing = [place - length - self.pending for place, length in zip(places, self.lengths.tolist(), strict=True)]
+        if any(more not in (0, not self.pending) for more in missing):
             raise ValueError("a chain begins where the cache ends, or one token behind that")
-        cached = self._reserve(past + 1 + count)
-        positions = past[:, None] + _PAIR
-        return Reading(tokens.numpy(), positions, 2, None, past, cached, int(past.max()) + 2)
+        width = max(1 + max(missing), least)
+        past = [place + 1 - width for place in places]
+        cached = self._reserve([place + count for place in places])
+        positions = np.array(past)[:, None] + _PAIR[:width]
+        return Reading(tokens.numpy()[:, -width:], positions, width, None, past, cached, max(past) + width)
 
     def end_chain(self, first: Tensor, others: Tensor, at: Tensor) -> None:
         """A chain is done: its first token, [B, 1], and the others read, [B, K-1], int64, are pending.
@@ -190,9 +197,9 @@ class PagedCache:
     def _place(self, row: int, slot: int) -> tuple[int, int]:
         return self._tables[row][slot // BLOCK], slot % BLOCK
 
-    def _reserve(self, counts: Any) -> dict[str, Any]:
+    def _reserve(self, counts: list[int]) -> dict[str, Any]:
         """The rows' tables, one after the other, and where each begins, with room for so many entries per row."""
-        for held, count in zip(self._tables, counts.tolist(), strict=True):
+        for held, count in zip(self._tables, counts, strict=True):
             while len(held) * BLOCK < count:
                 held.append(self._take())
                 self._cached = None

@@ -162,14 +162,15 @@ def test_what_is_drawn_in_one_go_is_what_forwards_say(name: str, quantization: s
         ours.chain(ahead[:, :2], torch.tensor([30]), cache, 1)
 
 
-def test_a_token_is_the_one_that_its_law_and_its_number_say() -> None:
+@pytest.mark.parametrize("read", [4, 5])
+def test_a_token_is_the_one_that_its_law_and_its_number_say(read: int) -> None:
     """Exactly: the law is made of the boundaries that were really used, whatever rounding did to them."""
     ours = converted("llama", "none")[1]
     tokens = random_tokens(3, 1, 6)
     numbers = torch.rand(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     numbers[0], numbers[1] = 0, 1 - 2**-53
     for uniforms in numbers[:, None]:
-        found = ours.chain(tokens[:, 4:], torch.tensor([5]), begun(ours, tokens, 5), 3, 0.7, uniforms)
+        found = ours.chain(tokens[:, 4:], torch.tensor([5]), begun(ours, tokens, read), 3, 0.7, uniforms)
         law = found.q[0].double()
         assert (law >= 0).all()
         assert (law.sum(-1) - 1).abs().max() < 1e-6
@@ -194,8 +195,50 @@ def test_tokens_drawn_are_of_the_vocabulary() -> None:
     graph = converted("llama", "none")[1]._graph
     assert graph.get_results()[0].input_value(0).partial_shape[2].get_length() == VOCAB
     for wanted, got in ((7, 7), (VOCAB + 9, VOCAB)):
-        made = foretoken.models.openvino_chain.drawing(graph.clone(), wanted)
+        made = foretoken.models.openvino_chain.drawing(graph.clone(), wanted, likeliest=False)
         assert [made.outputs[place].partial_shape.to_shape() for place in (2, 4)] == [[1, got]] * 2
+        made = foretoken.models.openvino_chain.drawing(graph.clone(), wanted, likeliest=True)
+        assert made.outputs[2].partial_shape.to_shape() == [1, got]
+
+
+def test_models_that_memory_holds_back_draw_with_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have graphs that do less, and say the same."""
+    lean = converted("llama", "none")[1]
+    assert sorted(lean._drawing._made) == [(1, False), (1, True), (2, False), (2, True)]
+    monkeypatch.setattr(foretoken.models.openvino, "SMALL", 0)
+    converted.cache_clear()
+    whole = converted("llama", "none")[1]
+    assert list(whole._drawing._made) == [(2, False)]
+    tokens = random_tokens(3, 1, 6)
+    uniforms = torch.tensor([[0.1, 0.5, 0.9]], dtype=torch.float64)
+    for read in (4, 5):
+        for more in ((), (0.7, uniforms)):
+            one, other = (
+                m.chain(tokens[:, 4:], torch.tensor([5]), begun(m, tokens, read), 3, *more) for m in (lean, whole)
+            )
+            assert torch.equal(one.tokens, other.tokens)
+            assert error(one.logits, other.logits) < CLOSE
+            assert error(one.prob, other.prob) < CLOSE
+    converted.cache_clear()
+
+
+def test_the_one_that_draws_soonest(monkeypatch: pytest.MonkeyPatch) -> None:
+    chains = pytest.importorskip("foretoken.models.openvino_chain")
+    now = 0.0
+
+    class Takes:
+        def __init__(self, *seconds: float) -> None:
+            self.seconds = list(seconds) + [seconds[-1]] * 9
+
+        def run(self, *_: object) -> None:
+            nonlocal now
+            now += self.seconds.pop(0)
+
+    monkeypatch.setattr(chains, "FILLING", 8)
+    monkeypatch.setattr(chains, "perf_counter", lambda: now)
+    for order in (1, -1):
+        slow, quick = Takes(0.1, 3.0), Takes(9.0, 8.0, 2.0)  # slow to begin, and once in between
+        assert chains.quickest([slow, quick][::order], None, 4) is quick
 
 
 def test_large_models_only_score(monkeypatch: pytest.MonkeyPatch) -> None:
