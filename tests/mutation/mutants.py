@@ -54,8 +54,8 @@ MUTANTS = [
     Mutant(
         "the draft is processed, but its raw q is handed on",
         "draft/base.py",
-        "laws.append(one.q if all(growing) else one.q * grow.to(device, non_blocking=True))",
-        "laws.append(one.scores.logits[:, -1].softmax(-1) * grow)",
+        "law = drawn.q[:, at]",
+        "law = drawn.logits[:, at].softmax(-1)",
         SAMPLING,
     ),
     Mutant(
@@ -77,16 +77,16 @@ MUTANTS = [
     Mutant(
         "the draft takes the likeliest token, but declares it drawn",
         "draft/base.py",
-        "token = batch.draft_rng.pick(q, grow)",
-        "token = q.argmax(-1) * grow",
+        "token = batch.draft_rng.pick(q[:, 0], torch.tensor(grow))[:, None]",
+        "token = q.argmax(-1) * torch.tensor(grow)[:, None]",
         ENGINE,
     ),
     Mutant(
         "the draft drops a weak token after drawing it",
         "draft/base.py",
-        "        if not any(paths):\n",
+        "        if not depth:\n",
         "        for b, path in enumerate(paths):\n"
-        "            if path and float(probs[len(path)][b, 0]) < 0.4:\n"
+        "            if path and probs[b][len(path)] < 0.4:\n"
         "                path.pop()\n"
         "                if not certain:\n"
         "                    laws[len(path)] = laws[len(path)] * (torch.arange(len(rows)) != b)[:, None]\n"
@@ -96,8 +96,8 @@ MUTANTS = [
     Mutant(
         "a policy sees the token it decides about, since that is drawn already",
         "draft/base.py",
-        "frontier = Frontier(frontier.depth + 1, prob, one",
-        "frontier = Frontier(frontier.depth + 1, ready[-1][1] if ready else prob, one",
+        "drawn_probs[:, here],",
+        "drawn_probs[:, at + 1 : at + 2] if depth < ready else drawn_probs[:, here],",
         CHAINS,
     ),
     Mutant(
@@ -113,6 +113,20 @@ MUTANTS = [
         "    ends[..., -1] = 1\n",
         "",
         ("tests/models/test_openvino.py::test_boundaries_make_a_law_whatever_they_add_up_to",),
+    ),
+    Mutant(
+        "two tokens of a chain are read where one would be",
+        "models/paged.py",
+        "past = [place + 1 - width for place in places]",
+        "past = list(places)",
+        ("tests/models/test_openvino.py::test_what_is_drawn_in_one_go_is_what_forwards_say",),
+    ),
+    Mutant(
+        "sines are looked up one position late",
+        "models/openvino_lean.py",
+        "np.arange(max_length, dtype=np.int32)[:, None]",
+        "np.arange(1, max_length + 1, dtype=np.int32)[:, None]",
+        ("tests/models/test_openvino_lean.py::test_waves_are_looked_up",),
     ),
     Mutant(
         "penalties ignore the drafted path",
@@ -180,8 +194,8 @@ MUTANTS = [
     Mutant(
         "the draft's likelier tokens are drawn more often than q says",
         "draft/base.py",
-        "token = batch.draft_rng.pick(q, grow)",
-        "token = batch.draft_rng.pick(q.square() / q.square().sum(-1, keepdim=True), grow)",
+        "token = batch.draft_rng.pick(q[:, 0], torch.tensor(grow))[:, None]",
+        "token = batch.draft_rng.pick((q.square() / q.square().sum(-1, True))[:, 0], torch.tensor(grow))[:, None]",
         ENGINE,
     ),
     Mutant(
@@ -278,7 +292,7 @@ MUTANTS = [
     Mutant(
         "drafting goes on after a stop token",
         "draft/base.py",
-        "drafting and chosen not in rows[b].request.stop_token_ids and",
+        "drafting and token not in rows[b].request.stop_token_ids and",
         "drafting and",
         EDGES,
     ),
