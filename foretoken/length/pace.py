@@ -19,6 +19,7 @@ OPEN = 2.0  # the head is asked where gain and cost are within this factor of ea
 HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
 REGRET = 0.01  # of the time may be lost on trying again where drafting does not pay
 BREATH = 8  # steps of a rest where it pays for other texts
+PATIENCE = 64  # a rest is twice as long at most, four times after the next loss, and so on
 TRIES = 5  # that tell what trying costs
 
 
@@ -29,14 +30,15 @@ class Record:
         steps: time.
         tokens: what it gave.
         rest: steps to decode plainly, left over by a request that ended.
+        losses: how many rests there were since drafting paid.
         extra: what trying at first or after a rest took more than such a step should, in plain steps: the drafter has
             to read all that was said meanwhile.
     """
 
-    __slots__ = ("extra", "rest", "steps", "tokens")
+    __slots__ = ("extra", "losses", "rest", "steps", "tokens")
 
     def __init__(self) -> None:
-        self.steps, self.tokens, self.rest = START * HOPE, START, 0  # a first guess
+        self.steps, self.tokens, self.rest, self.losses = START * HOPE, START, 0, 0  # a first guess
         self.extra: deque[float] = deque(maxlen=TRIES)
 
     def add(self, steps: float, tokens: float) -> None:
@@ -44,6 +46,8 @@ class Record:
         self.fade()
         self.steps += steps
         self.tokens += tokens
+        if self.pays:
+            self.losses = 0
 
     def fade(self) -> None:
         """Old steps say less about the text as it moves on."""
@@ -55,6 +59,18 @@ class Record:
             return 0.0
         self.extra.append(price.costs.last_s / price.plain_s - took)
         return max(median(self.extra), 0.0)
+
+    def pause(self, lost: float) -> int:
+        """Steps of a rest after so many plain steps were lost.
+
+        Where drafting pays as a rule, a few losses are bad luck or a hard passage. Where it does not, what was lost
+        becomes a small part of the time; at first not for long, since a machine may have stood still.
+        """
+        rest = ceil(lost / REGRET)
+        if self.pays:
+            return min(rest, BREATH)
+        self.losses += 1
+        return min(rest, PATIENCE << min(self.losses, 20))
 
     @property
     def pays(self) -> bool:
@@ -193,10 +209,9 @@ class Pace:
         if self._tries:
             self._tries = False
             lost += self._overall.tried(took, price)
-        # A step that paid is followed by another, whatever those before it were. Where drafting pays as a rule, a few
-        # losses are bad luck or a hard passage.
+        # A step that paid is followed by another, whatever those before it were.
         if lost > 0 and not self._own.pays:
-            self.rest = min(ceil(lost / REGRET), BREATH) if self._overall.pays else ceil(lost / REGRET)
+            self.rest = self._overall.pause(lost)
 
     def _fade(self) -> None:
         self._accepted, self._judged = FADE * self._accepted, FADE * self._judged

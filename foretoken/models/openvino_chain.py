@@ -63,9 +63,8 @@ class Drawing:
         width, likeliest = kind
         more = {} if likeliest else {name: np.zeros(1, np.float32) for name in MORE}
         inputs = Inputs(1, width, (width - 1, width), False, **more)
-        return Compiled(
-            drawing(self._graph.clone(), self._vocab_size, likeliest), self._dtype, inputs, self._cores
-        ), inputs
+        drawn = drawing(self._graph.clone(), self._vocab_size, likeliest)
+        return Compiled(drawn, self._dtype, inputs, self._cores), inputs
 
     @property
     def least(self) -> int:

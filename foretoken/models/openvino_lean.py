@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
+from foretoken.models.openvino_pages import constant
 from foretoken.models.openvino_run import core
 
 TABLES = 16 << 20  # bytes that tables may take
@@ -33,33 +32,23 @@ def tabulate(graph: ov.Model, max_length: int) -> None:
         max_length: positions are below it.
     """
     (positions,) = (node for node in graph.get_parameters() if node.get_friendly_name() == "positions")
-    waves = [node for node in graph.get_ordered_ops() if node.get_type_name() in ("Cos", "Sin")]
-    if not waves or any(_reads(wave) != {positions.get_friendly_name()} for wave in waves):
+    waves = [node.output(0) for node in graph.get_ordered_ops() if node.get_type_name() in ("Cos", "Sin")]
+    widths = [wave.partial_shape[-1] for wave in waves]
+    if not waves or any(width.is_dynamic for width in widths):
         return
-    widths = [wave.output(0).partial_shape[-1] for wave in waves]
-    if any(w.is_dynamic for w in widths) or sum(w.get_length() for w in widths) * max_length * 4 > TABLES:
+    if sum(width.get_length() for width in widths) * max_length * np.float32().itemsize > TABLES:
         return
-    results = [op.result(wave.output(0)) for wave in waves]
-    part = ov.Model(results, [positions], "waves")
-    request = core().compile_model(part.clone(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    results = [op.result(wave) for wave in waves]
+    try:
+        part = ov.Model(results, [positions], "waves")
+    except RuntimeError:  # they depend on something else
+        return
+    request = core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     found = request.infer([np.arange(max_length, dtype=np.int32)[:, None]])
-    for place, (wave, result) in enumerate(zip(waves, results, strict=True)):
-        table = op.constant(found[place].reshape(max_length, -1))
-        row = op.gather(table, positions, op.constant(np.int32(0)))
-        for port in wave.output(0).get_target_inputs():
-            if port.get_node().get_friendly_name() != result.get_friendly_name():
-                port.replace_source_output(row.output(0))
+    for place, wave in enumerate(waves):
+        table = constant(found[place].reshape(max_length, -1))
+        row = op.gather(table, positions, constant(np.int32(0))).output(0)
+        for port in wave.get_target_inputs():
+            if port.get_node().get_type_name() != "Result":
+                port.replace_source_output(row)
     graph.validate_nodes_and_infer_types()
-
-
-def _reads(node: Any) -> set[str]:
-    """Names of the inputs that a node depends on."""
-    found, seen, ahead = set(), set(), [node]
-    while ahead:
-        one = ahead.pop()
-        if one.get_friendly_name() not in seen:
-            seen.add(one.get_friendly_name())
-            ahead += [port.get_node() for port in one.input_values()]
-            if one.get_type_name() == "Parameter":
-                found.add(one.get_friendly_name())
-    return found

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
-from statistics import median
+from statistics import median_low
 from time import perf_counter
 
 import torch
@@ -23,40 +22,44 @@ ROUNDS = 9  # more of them change little
 
 
 def calibrate(target: LanguageModel, draft: LanguageModel | None) -> MeasuredCosts:
-    """Costs from forwards of some sizes in turn, until half a second is over, but at least once after a warm-up."""
+    """Costs from forwards of some widths in turn, until half a second is over, but at least twice after a warm-up.
+
+    Of two timings the shorter one counts, since machines stand still at times.
+    """
     deadline = perf_counter() + BUDGET_S
+    widths = sorted({target.width(size) for size in SIZES})
+    widths = widths if len(widths) > 1 else 2 * widths  # short and long drafts are timed in turn
     caches = [prefill(model, [[0] * CONTEXT]) for model in (target, draft) if model]
     seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
     for turn in range(ROUNDS + 1):
-        for what, size, took in _round(target, draft, caches):
+        for what, size, took in _round(target, draft, caches, widths):
             if turn:
                 seconds[what, size].append(took)
-        if turn and perf_counter() > deadline:
+        if turn > 1 and perf_counter() > deadline:
             break
     verify, most = {}, 0.0
-    for size in SIZES:  # more tokens never cost less; where they seem to, that is noise
-        verify[size] = most = max(most, median(seconds["again", size]))
+    for width in widths:  # more tokens never cost less; where they seem to, that is noise
+        verify[width] = most = max(most, median_low(seconds["again", width]))
     switches = [
         first - again
-        for last, size in pairwise((SIZES[-1], *SIZES))
-        if target.width(last) != target.width(size)
-        for first, again in zip(seconds["first", size], seconds["again", size], strict=True)
+        for width in widths
+        for first, again in zip(seconds["first", width], seconds["again", width], strict=True)
     ]
     # Without a draft model, looking up is next to nothing.
     little = {count: count * verify[1] / 100 for count in (1, MANY)}
-    drafting = {count: median(seconds["draft", count]) if draft else least for count, least in little.items()}
-    return MeasuredCosts(drafting, verify, max(median(switches), 0.0), target.width)
+    drafting = {count: median_low(seconds["draft", count]) if draft else least for count, least in little.items()}
+    return MeasuredCosts(drafting, verify, max(median_low(switches), 0.0), target.width)
 
 
 def _round(
-    target: LanguageModel, draft: LanguageModel | None, caches: list[KVCache]
+    target: LanguageModel, draft: LanguageModel | None, caches: list[KVCache], widths: list[int]
 ) -> Iterator[tuple[str, int, float]]:
     """What was timed, its size, and its seconds.
 
-    The target reads each size twice, since another width than the last one may cost more. Then the draft reads, as it
+    The target reads each width twice, since another width than the last one may cost more. Then the draft reads, as it
     does in a step: after the target, whose weights have filled the processor's caches.
     """
-    for index, size in enumerate(SIZES):
+    for index, size in enumerate(widths):
         for what in ("first", "again"):
             yield what, size, forwards_s(target, size, caches[0])
         if draft:

@@ -98,6 +98,20 @@ def test_the_rest_after_a_try_reckons_with_what_it_really_took() -> None:
     assert rest(1.5, 1.5, 1.5) == 50  # half a plain step lost, of which a hundredth may be
     assert rest(4.0, 4.0, 4.0) == 300
     assert rest(1.5, 1.5, 90.0) == 50
+    # Whether a first one is a hiccup cannot be known; it is after a few, and the longest rest is as long as it must be.
+    assert [rest(*[90.0] * tries) for tries in (1, 2, 3)] == [128, 256, 512]
+    assert rest(*[90.0] * 12) == 8900
+
+
+def test_rests_begin_short_again_once_drafting_paid() -> None:
+    record = Record()
+    record.steps = 2 * record.tokens
+    assert [record.pause(100.0), record.pause(100.0)] == [128, 256]
+    record.add(1.0, 30.0)
+    assert record.pays
+    assert record.pause(100.0) == 8
+    record.steps = 2 * record.tokens
+    assert record.pause(100.0) == 128
 
 
 def test_a_batch_of_resting_rows_is_not_drafted_for() -> None:
