@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from statistics import median
 
 RECENT = 9  # timings of one size that are kept, and as many count for the calibration of it
+FEW = 5  # drafts that are held against the calibration
 
 
 class Drifting:
@@ -100,7 +101,9 @@ class Drafting:
         steepness = (much - little) / (long - short) if long > short else 1.0
         trust = half / (half + RECENT)
         self.slope = 1 + trust * (min(max(steepness, 0.5), 4.0) - 1)
-        self.more = median(took - self.slope * curve for curve, took in known)
+        # Alone, the first drafts say little: for them prompts are read.
+        more = [took - self.slope * curve for curve, took in known]
+        self.more = median([*more, *[0.0] * (FEW - len(more))])
 
 
 def _is_time(count: int) -> bool:

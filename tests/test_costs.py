@@ -61,6 +61,15 @@ def test_the_first_draft_forward_of_a_step_may_cost_more_than_the_next() -> None
     assert costs.draft_s(1, 3) - costs.draft_s(1, 1) == pytest.approx(2 * (1 + 2 / 3 * 2), rel=0.1)
 
 
+def test_a_first_draft_that_reads_a_prompt_is_no_price() -> None:
+    costs = MeasuredCosts({1: 1.0, 3: 2.0}, {1: 10.0, 4: 12.0})
+    costs.observe(1, 3, 90.0, 4, 12.0)
+    assert costs.draft_s(1, 3) == pytest.approx(2.0)
+    for _ in range(4):
+        costs.observe(1, 3, 4.0, 4, 12.0)
+    assert costs.draft_s(1, 3) == pytest.approx(4.0, rel=0.1)  # what all the others took is
+
+
 def test_another_width_costs_more_once() -> None:
     costs = MeasuredCosts(
         {1: 0.1, 2: 0.2}, {1: 1.0, 4: 1.4, 8: 1.8}, 0.5, lambda tokens: 1 if tokens == 1 else 4 if tokens < 5 else 8
