@@ -23,7 +23,8 @@ class Drifting:
         self.level = 1.0
         self._count = 0
         self._all: deque[float] = deque(maxlen=4 * RECENT)
-        self._at: dict[int, deque[float]] = {}
+        self._sizes: deque[int] = deque(maxlen=RECENT)
+        self._at: dict[int, deque[tuple[float, int]]] = {}  # of each size, and when that was
         self._known: dict[int, float] = {}
         self._base: dict[int, float] = {}
 
@@ -40,19 +41,22 @@ class Drifting:
         """
         ratio = max(seconds - extra, seconds / 2) / self._curve(size)
         self._all.append(ratio)
+        self._sizes.append(size)
         self._count += 1
         if fresh := _is_time(self._count):
             self.level = median(self._all)
             self._known.clear()
-        if size not in self._at:
-            self._at[size] = deque(maxlen=RECENT)
-        self._at[size].append(ratio / self.level)
+        # Where one size alone was timed lately, nothing says that it is the size which is slow, and not the machine.
+        if any(other != size for other in self._sizes):
+            self._at.setdefault(size, deque(maxlen=RECENT)).append((ratio / self.level, self._count))
         return fresh
 
     def _own(self, size: int) -> float:
-        """By which factor timings of that size are slower than all."""
-        seen = self._at.get(size, ())
-        return 1 + (median(seen) - 1) * len(seen) / (len(seen) + RECENT) if seen else 1.0
+        """By which factor timings of that size are slower than all; the longer ago they were, the less they say."""
+        if not (seen := self._at.get(size)):
+            return 1.0
+        doubt = RECENT + (self._count - seen[-1][1]) / 4
+        return 1 + (median(ratio for ratio, _ in seen) - 1) * len(seen) / (len(seen) + doubt)
 
     def _curve(self, size: int) -> float:
         if size not in self._base:

@@ -104,6 +104,27 @@ def test_what_is_read_with_one_width_costs_the_same() -> None:
     assert costs.verify_s(2) == costs.verify_s(3) == costs.verify_s(4)
 
 
+def test_a_machine_that_slows_down_makes_no_width_dear() -> None:
+    """Else the width in use looks dear, another one is read, and nothing says any more that it was the machine."""
+    costs = MeasuredCosts({1: 0.1}, {1: 1.0, 4: 1.3, 8: 2.2})
+    for seconds in [1.3] * 40 + [2.6] * 40:
+        costs.observe(1, 0, 0.0, 4, seconds)
+        assert costs.verify_s(8) / costs.verify_s(4) == pytest.approx(2.2 / 1.3)
+    assert costs.verify_s(8) == pytest.approx(4.4)
+
+
+def test_what_was_seen_of_a_width_long_ago_says_less() -> None:
+    costs = MeasuredCosts({1: 0.1}, {1: 1.0, 4: 1.3})
+    for _ in range(20):
+        costs.observe(1, 0, 0.0, 1, 1.0)
+        costs.observe(1, 0, 0.0, 1, 1.0)
+        costs.observe(1, 0, 0.0, 4, 2.6)
+    assert costs.verify_s(4) == pytest.approx(1.95)
+    for _ in range(360):
+        costs.observe(1, 0, 0.0, 1, 1.0)
+    assert 1.3 < costs.verify_s(4) < 1.45
+
+
 @pytest.mark.parametrize("switch", [0.0, 0.3])
 def test_answers_may_be_remembered_until_they_are_said_to_have_changed(switch: float) -> None:
     rng = Random(0)
