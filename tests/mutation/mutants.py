@@ -129,6 +129,27 @@ MUTANTS = [
         ("tests/models/test_openvino_lean.py::test_waves_are_looked_up",),
     ),
     Mutant(
+        "a machine that slows down makes the width in use dear",
+        "curves.py",
+        "if any(other != size for other in self._sizes):",
+        "if self._sizes:",
+        ("tests/test_costs.py::test_a_machine_that_slows_down_makes_no_width_dear",),
+    ),
+    Mutant(
+        "the first draft of all is the price of drafting",
+        "curves.py",
+        "median([*more, *[0.0] * (FEW - len(more))])",
+        "median(more)",
+        ("tests/test_costs.py::test_a_first_draft_that_reads_a_prompt_is_no_price",),
+    ),
+    Mutant(
+        "a stall at the first try makes the longest rest",
+        "length/pace.py",
+        "min(rest, PATIENCE << min(self.losses, 20))",
+        "rest",
+        ("tests/length/test_renewal.py::test_rests_begin_short_again_once_drafting_paid",),
+    ),
+    Mutant(
         "penalties ignore the drafted path",
         "sampling.py",
         "drafted = torch.tensor(path, dtype=torch.int64, device=logits.device)",
