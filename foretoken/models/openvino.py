@@ -28,7 +28,6 @@ from foretoken.types import Continuation, Scores
 AHEAD = 16  # tokens drawn in one go at most
 TRIAL = 4  # tokens drawn to see how fast that is
 PER_CORE = 8 << 20  # bytes of weights that are worth a thread: several of them wait for each other at every operation
-SMALL = 2 * PER_CORE  # below, arithmetic and waiting take longer than reading weights
 # Bytes: every graph holds the weights once more, as they are multiplied; in bfloat16, in float32 as well. So a model
 # has only as many graphs of fixed width as fit in here, which is a quarter of the machine's memory at most.
 COPIES = min(2 << 30, memory() // 12)
@@ -158,8 +157,9 @@ class OpenVINOModel:
     @cached_property
     def _drawing(self) -> Drawing:
         made = partial(Drawing, self._graph, self.dtype, self.vocab_size)
-        if self.weight_bytes >= SMALL:
-            return made(max(self.weight_bytes // PER_CORE, 1))
+        if self.weight_bytes >= 2 * PER_CORE:
+            return made(self.weight_bytes // PER_CORE)
+        # Of a smaller one, arithmetic and waiting take longer than reading its weights.
         options = [made(cores, LEAN[:1]) for cores in sorted({1, min(2, threads.available())})]
         cache, tokens = self.new_cache(1), torch.zeros(1, 2, dtype=torch.int64)
         best = quickest(options, cache.begin_chain(tokens, torch.tensor([1]), TRIAL), TRIAL)

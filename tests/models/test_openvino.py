@@ -205,7 +205,7 @@ def test_models_that_memory_holds_back_draw_with_one_graph(monkeypatch: pytest.M
     """Others have graphs that do less, and say the same."""
     lean = converted("llama", "none")[1]
     assert sorted(lean._drawing._made) == [(1, False), (1, True), (2, False), (2, True)]
-    monkeypatch.setattr(foretoken.models.openvino, "SMALL", 0)
+    monkeypatch.setattr(foretoken.models.openvino, "PER_CORE", 1)
     converted.cache_clear()
     whole = converted("llama", "none")[1]
     assert list(whole._drawing._made) == [(2, False)]
