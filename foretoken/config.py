@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from foretoken.errors import ConfigError, did_you_mean
 from foretoken.registry import METHODS, find
@@ -37,6 +37,14 @@ class Method:
         if draft.partition(":")[0] in METHODS["draft"] and draft != "model":
             return cls.parse("draft", draft, options)
         return cls("draft", "model", options or {})
+
+    @classmethod
+    def relay(cls, draft: str) -> tuple[Self | None, str]:
+        """Read `FIRST+DRAFT`: a drafter that is asked first, if there is one, and what stands for the other."""
+        first, plus, then = draft.partition("+")
+        if not plus or first.partition(":")[0] not in METHODS["draft"]:
+            return None, draft
+        return cls.parse("draft", first), then
 
     @classmethod
     def parse(cls, station: str, spec: str, options: Mapping[str, str] | None = None) -> Method:
@@ -70,6 +78,11 @@ class Method:
             ConfigError: an option is unknown, cannot be read, or is out of range.
         """
         return fill(self.type.Config, self.options, f"{self.station} method `{self.name}`", f"--{self.station}.")
+
+
+def default_draft(target: str) -> str:
+    """What drafts for a target when the user says nothing: its own text, and the draft that comes with the target."""
+    return f"suffix+{target}" if target.startswith("builtin:") else "suffix"
 
 
 def option_names(method: type[Any]) -> list[str]:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from statistics import median
 
-from foretoken.curves import RECENT, Drafting, Drifting, interpolate
+from foretoken.curves import RECENT, Alone, Drafting, Drifting, interpolate
 
 
 class Costs(ABC):
@@ -20,10 +20,12 @@ class Costs(ABC):
     Attributes:
         last_s: seconds of the last step, where they are measured.
         changes: how often the answers have changed; while it stays the same, they may be remembered.
+        age: steps since plain ones were timed by themselves, of a single row.
     """
 
     last_s: float | None = None
     changes: int = 0
+    age: int = 0
 
     def __init__(self, switch: float = 0.0, width: Callable[[int], int] | None = None) -> None:
         self._switch, self._width = switch, width or (lambda tokens: tokens)
@@ -128,6 +130,7 @@ class MeasuredCosts(Costs):
         self._draft: dict[int, Drafting] = {}
         self._verify = Drifting(verify)
         self._switches = deque([switch] * (RECENT // 2), maxlen=RECENT)
+        self._alone = Alone()
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
         return self._drafting(rows)(forwards, self._verify.level) if forwards else 0.0
@@ -135,8 +138,17 @@ class MeasuredCosts(Costs):
     def verify_s(self, tokens: int) -> float:
         return self._verify(self._width(tokens))
 
+    def plain_s(self, rows: int) -> float:
+        return self._alone.seconds or self.verify_s(1) if rows == 1 else self.verify_s(rows)
+
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self.last_s = draft_s + verify_s
+        if not forwards:  # looking something up is no drafting
+            verify_s += draft_s
+        if rows == 1:
+            slow = verify_s / self._verify.calibrated(self._width(tokens))
+            self.changes += self._alone.observe(tokens == 1, verify_s, slow)
+            self.age = self._alone.age
         if forwards:
             self.changes += self._drafting(rows).observe(forwards, draft_s, self._verify.level)
         width, before = self._width(tokens), self._last
@@ -180,4 +192,4 @@ class ScaledCosts(Costs):
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
-        self.last_s, self.changes = self._costs.last_s, self._costs.changes
+        self.last_s, self.changes, self.age = self._costs.last_s, self._costs.changes, self._costs.age

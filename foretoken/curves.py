@@ -9,6 +9,7 @@ from statistics import median
 
 RECENT = 9  # timings of one size that are kept, and as many count for the calibration of it
 FEW = 5  # drafts that are held against the calibration
+CALM = 2  # plain steps in a row that still pay for what was read before them
 
 
 class Drifting:
@@ -30,7 +31,7 @@ class Drifting:
 
     def __call__(self, size: int) -> float:
         if size not in self._known:
-            self._known[size] = self._curve(size) * self.level * self._own(size)
+            self._known[size] = self.calibrated(size) * self.level * self._own(size)
         return self._known[size]
 
     def observe(self, size: int, seconds: float, extra: float = 0.0) -> bool:
@@ -39,7 +40,7 @@ class Drifting:
         Returns:
             Whether it changes what is said of sizes.
         """
-        ratio = max(seconds - extra, seconds / 2) / self._curve(size)
+        ratio = max(seconds - extra, seconds / 2) / self.calibrated(size)
         self._all.append(ratio)
         self._sizes.append(size)
         self._count += 1
@@ -48,7 +49,7 @@ class Drifting:
             self._known.clear()
         # Where one size alone was timed lately, nothing says that it is the size which is slow, and not the machine.
         if any(other != size for other in self._sizes):
-            self._at.setdefault(size, deque(maxlen=RECENT)).append((ratio / self.level, self._count))
+            self._at.setdefault(size, deque(maxlen=3 * RECENT)).append((ratio / self.level, self._count))
         return fresh
 
     def _own(self, size: int) -> float:
@@ -58,7 +59,8 @@ class Drifting:
         doubt = RECENT + (self._count - seen[-1][1]) / 4
         return 1 + (median(ratio for ratio, _ in seen) - 1) * len(seen) / (len(seen) + doubt)
 
-    def _curve(self, size: int) -> float:
+    def calibrated(self, size: int) -> float:
+        """Seconds that were calibrated."""
         if size not in self._base:
             self._base[size] = interpolate(self._calibrated, size)
         return self._base[size]
@@ -108,6 +110,44 @@ class Drafting:
         # Alone, the first drafts say little: for them prompts are read.
         more = [took - self.slope * curve for curve, took in known]
         self.more = median([*more, *[0.0] * (FEW - len(more))])
+
+
+class Alone:
+    """What plain steps take by themselves. Between others they take longer, which is the price of those, not theirs.
+
+    Attributes:
+        age: steps since it was seen last, or since there were any.
+        seconds: what it is, once it was seen and as far as others say how the machine has changed since; or None.
+    """
+
+    def __init__(self) -> None:
+        self.age = 0
+        self.seconds: float | None = None
+        self._calm = 0
+        self._seen: deque[float] = deque(maxlen=RECENT)  # over how slow others were
+        self._others: deque[float] = deque(maxlen=RECENT)
+        self._slow = 1.0
+
+    def observe(self, plain: bool, seconds: float, slow: float) -> bool:
+        """Learn from a step that took `seconds`, which is `slow` times what it was calibrated to.
+
+        Returns:
+            Whether it changes what is said.
+        """
+        self._calm = self._calm + 1 if plain else 0
+        self.age += 1
+        if not plain:
+            self._others.append(slow)
+            if self.age % RECENT:
+                return False
+            self._slow = median(self._others)
+        elif self._calm > CALM:
+            self.age = 0
+            self._seen.append(seconds / self._slow)
+        if len(self._seen) <= CALM:
+            return False
+        self.seconds = median(self._seen) * self._slow
+        return True
 
 
 def _is_time(count: int) -> bool:

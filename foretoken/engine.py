@@ -121,7 +121,7 @@ class Engine:
 
     def _draft(self) -> Draft:
         if self.length.rests(self.batch):
-            return Draft.root_only(self.batch.roots, self.drafter.drawn)
+            return self.drafter.rest(self.batch, self.length, self.max_nodes)
         return self.drafter.draft(self.batch, self.length, self.shape, self.max_nodes)
 
     def _time(self, draft: Draft, draft_s: float, verify_s: float) -> None:

@@ -11,8 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, overload
 
-from foretoken.config import DEFAULT_TARGET, DEFAULTS, QUANTIZATIONS, Method
+from foretoken.config import DEFAULT_TARGET, DEFAULTS, QUANTIZATIONS, Method, default_draft
 from foretoken.costs import Costs
+from foretoken.draft.base import Known
+from foretoken.draft.relay import Relay
 from foretoken.engine import Engine, check_fit, check_request
 from foretoken.errors import ConfigError, ModelError, RequestError
 from foretoken.length.base import LengthPolicy
@@ -68,7 +70,8 @@ def load(
     Args:
         target: `builtin:pair`, a local folder, or a hub id.
         draft: a draft model (same forms), "int8" or "int4" (the target's own weights, compressed), a drafter that needs
-            none (`none`, `blockwise:FILE`), or None: the built-in draft for the built-in target, `none` for others.
+            none (`none`, `suffix`, `blockwise:FILE`), `suffix+` and a draft model, or None: `suffix` for any target,
+            with the built-in draft for the built-in one.
         length: length policy, `name` or `name:value` (`fixed:4`).
         shape: tree shape.
         accept: acceptance rule.
@@ -91,9 +94,9 @@ def load(
         >>> model = foretoken.load("builtin:pair")
         >>> answer = model.generate("How many legs do two dogs have?", max_new_tokens=32)
     """
-    if draft is None:
-        draft = target if target.startswith("builtin:") else "none"
+    first, draft = Method.relay(draft or default_draft(target))
     methods = {
+        **({"first": first} if first else {}),
         "draft": Method.drafter(draft, draft_options),
         "length": length if isinstance(length, Method) else Method.parse("length", length),
         "shape": shape if isinstance(shape, Method) else Method.parse("shape", shape),
@@ -210,9 +213,12 @@ class LLM:
     def engine(self) -> Engine:
         """A fresh engine, with an empty batch, over the loaded models."""
         target, draft = self.models
+        drafter = self._types["draft"](self._configs["draft"], self._inside or draft)
+        if "first" in self.methods:
+            drafter = Relay(self._types["first"](self._configs["first"]), drafter)
         return Engine(
             target,
-            self._types["draft"](self._configs["draft"], self._inside or draft),
+            drafter,
             self._length,
             self._types["shape"](self._configs["shape"]),
             self._types["accept"](self._configs["accept"]),
@@ -225,7 +231,7 @@ class LLM:
         """The same loaded models with other methods, for comparing them.
 
         Args:
-            draft: "none" for plain decoding; None keeps the drafter.
+            draft: "none" for plain decoding, without anything before it; None keeps the drafter.
             methods: `length`, `shape`, `accept`, as in `load`.
 
         Raises:
@@ -234,8 +240,16 @@ class LLM:
         chosen = dict(self.methods)
         if draft is not None:
             chosen["draft"] = Method("draft", draft)
+            chosen.pop("first", None)
         for station, spec in methods.items():
             chosen[station] = spec if isinstance(spec, Method) else Method.parse(station, spec)
+        return self._with(chosen)
+
+    def alone(self) -> LLM:
+        """The same with nothing asked before the draft model."""
+        return self._with({which: method for which, method in self.methods.items() if which != "first"})
+
+    def _with(self, chosen: dict[str, Method]) -> LLM:
         other = copy(self)
         other._choose(chosen)
         other._length = other.make_length()
@@ -248,6 +262,18 @@ class LLM:
         self._configs = {station: method.config() for station, method in methods.items()}
         self._types = {station: method.type for station, method in methods.items()}
         check_fit(self._types["draft"], self._types["length"], self._types["shape"], self._types["accept"])
+        if "first" in methods:
+            self._check_relay()
+
+    def _check_relay(self) -> None:
+        """Refuse two drafters that cannot work one after the other."""
+        first, then = (self.methods[which].name for which in ("first", "draft"))
+        if not issubclass(self._types["first"], Known):
+            raise ConfigError(
+                f"the drafter `{first}` cannot go before another", hint="`suffix` can: `--draft suffix+MODEL`"
+            )
+        if not self._types["draft"].uses_model:
+            raise ConfigError(f"`{first}+` goes before a draft model, not before `{then}`", hint=f"`--draft {first}`")
 
     def request(
         self,

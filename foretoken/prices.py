@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from foretoken.types import Batch, Row
 
 # What a request is told that has to repeat: neither the clock nor its neighbours may decide for it.
-TYPICAL = GivenCosts(0.2)
+TYPICAL = GivenCosts(0.2, {1: 1.0, 2: 1.05})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,13 @@ class Prices:
             drafted: tokens per row.
             drawn: how many are drawn in any case.
         """
+        drawing = self.costs.draft_s(self.rows, max(drafted, drawn)) if drafted or drawn else 0.0
+        return drawing + self.read_s(drafted)
+
+    def read_s(self, drafted: int) -> float:
+        """Seconds of the next step if all rows verify so many tokens that cost nothing to draw."""
         read = self.rows * (drafted + 1)
-        if not drafted and not drawn:
-            return self.plain_s + self.costs.switch_s(read)
-        verify = self.costs.verify_s(read) + self.costs.switch_s(read)
-        return self.costs.draft_s(self.rows, max(drafted, drawn)) + verify
+        return (self.costs.verify_s(read) if drafted else self.plain_s) + self.costs.switch_s(read)
 
     def back_s(self, drafted: int) -> float:
         """Seconds that the first plain step after such a one takes longer."""

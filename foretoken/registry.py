@@ -14,6 +14,7 @@ METHODS: dict[str, dict[str, str]] = {
         "model": "foretoken.draft.model:ModelDrafter",
         "none": "foretoken.draft.none:NoDraft",
         "pass": "foretoken.draft.lookahead:Pass",
+        "suffix": "foretoken.draft.suffix:Suffix",
     },
     "length": {
         "bandit": "foretoken.length.bandit:Bandit",

@@ -78,7 +78,7 @@ def _measure(llm: LLM, name: str, request: Request, prompt: int, repeat: int, pr
     (row,) = engine.start([request])
     started = time.perf_counter()
     places = [
-        (engine.drafter, "draft", "draft"),
+        *((engine.drafter, name, "draft") for name in ("draft", "rest")),
         *((engine.length, name, "length") for name in DECISIONS),
         (engine, "step", "rest"),
     ]

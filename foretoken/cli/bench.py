@@ -22,6 +22,7 @@ from foretoken.cli.loading import config_json, dtype_name, load_weights, lossles
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions
 from foretoken.cli.output import note, print_json, progress, say
 from foretoken.cli.prompts import Source
+from foretoken.config import default_draft
 from foretoken.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _grown(llm: LLM, models: ModelOptions, growth: Growth, quiet: bool) -> Model
 
     with progress(f"growing {models.target} {growth}", quiet):
         folder = grow(llm.target, growth)
-    return replace(models, target=str(folder), draft=llm.draft.location if llm.draft else "none")
+    return replace(models, target=str(folder), draft=models.draft or default_draft(models.target))
 
 
 def _run(

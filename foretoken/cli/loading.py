@@ -106,8 +106,10 @@ def _method(models: ModelOptions, station: str) -> Method:
 
 def _check_draft(models: ModelOptions) -> None:
     """Refuse a word that is neither a drafter nor looks like a model, rather than ask the hub for it."""
-    draft = models.draft
-    if draft is None or draft in QUANTIZATIONS or Path(draft).is_dir():
+    if models.draft is None:
+        return
+    _, draft = Method.relay(models.draft)
+    if draft in QUANTIZATIONS or Path(draft).is_dir():
         return
     name, colon, _ = draft.partition(":")
     if name in METHODS["draft"] or (name == "builtin" if colon else "/" in draft):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ class Drafter(ABC):
 
     Attributes:
         drawn: how siblings are chosen, which the acceptance rule must be able to judge.
-        provides: what length policies may ask for: "logits", "hidden".
+        provides: what length policies may ask for: "prob", "logits", "hidden" (see `Frontier`).
         max_children: the widest tree it can draw.
         uses_model: whether it runs a draft model of its own.
         trained: what was trained for the target and drafts inside it; None for drafters that need nothing of the kind.
@@ -64,6 +64,10 @@ class Drafter(ABC):
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         """Propose a tree per row, at most `row.room` deep and `max_nodes` large, root included."""
 
+    def rest(self, batch: Batch, length: LengthPolicy, max_nodes: int) -> Draft:
+        """Propose what can be had for nothing, for a step in which drafting is not worth its cost."""
+        return Draft.root_only(batch.roots, self.drawn)
+
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:  # noqa: B027
         """Learn from a finished step; called after its tokens were committed and before finished rows leave."""
 
@@ -87,7 +91,7 @@ class ChainDrafter(Drafter):
     """
 
     drawn: ClassVar[Drawn] = Drawn.IID
-    provides: ClassVar[frozenset[str]] = frozenset({"logits"})
+    provides: ClassVar[frozenset[str]] = frozenset({"prob", "logits"})
     temperature: float | None = None
 
     @abstractmethod
@@ -196,6 +200,46 @@ class ChainDrafter(Drafter):
             return Draft.root_only(tokens[0], Drawn.IID)
         stacked = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
         return chain(batch, paths, stacked, torch.tensor(probs), forwards)
+
+
+class Known(Drafter):
+    """Knows its candidates before anything is spent on them, and how likely each is: a chain of point masses.
+
+    So a length policy chooses among all of them at once, and what it drops was never drawn.
+    """
+
+    drawn: ClassVar[Drawn] = Drawn.POINT
+    provides: ClassVar[frozenset[str]] = frozenset({"prob"})
+
+    @abstractmethod
+    def known(self, row: Row, most: int) -> tuple[list[int], list[float]]:
+        """Candidates, at most so many, and the probability that each is accepted if those before it are.
+
+        Nothing may follow an end-of-sequence token.
+        """
+
+    def pick(self, batch: Batch, length: LengthPolicy, max_nodes: int) -> list[tuple[list[int], list[float]]]:
+        """Those candidates of every row that the length policy wants."""
+        known = [self.known(row, min(row.room, max_nodes - 1)) for row in batch.rows]
+        if not any(chances for _, chances in known):
+            return known
+        counts = length.choose(batch, [chances for _, chances in known])
+        return [(path[:count], chances[:count]) for (path, chances), count in zip(known, counts, strict=True)]
+
+    def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
+        return self.rest(batch, length, max_nodes)
+
+    def rest(self, batch: Batch, length: LengthPolicy, max_nodes: int) -> Draft:
+        return known_chain(batch, self.pick(batch, length, max_nodes))
+
+
+def known_chain(batch: Batch, picked: Sequence[tuple[list[int], list[float]]]) -> Draft:
+    """A chain per row, of candidates that are known with their probabilities."""
+    deepest = max(len(path) for path, _ in picked)
+    if not deepest:
+        return Draft.root_only(batch.roots)
+    prob = torch.tensor([[1.0, *chances, *[1.0] * (deepest - len(chances))] for _, chances in picked])
+    return chain(batch, [path for path, _ in picked], None, prob, [0] * len(picked))
 
 
 @lru_cache(256, typed=True)

@@ -28,7 +28,7 @@ class ModelDrafter(ChainDrafter):
     token.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"logits", "hidden"})
+    provides: ClassVar[frozenset[str]] = frozenset({"prob", "logits", "hidden"})
     uses_model: ClassVar[bool] = True
 
     @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class NoDraft(Drafter):
     drawn: ClassVar[Drawn] = Drawn.POINT
     drafts: ClassVar[bool] = False
     # It never asks the length policy anything, so any policy suits it.
-    provides: ClassVar[frozenset[str]] = frozenset({"logits", "hidden"})
+    provides: ClassVar[frozenset[str]] = frozenset({"prob", "logits", "hidden"})
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         return Draft.root_only(batch.roots)

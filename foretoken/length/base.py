@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
@@ -49,7 +49,7 @@ class LengthPolicy(ABC):
     lossless. What it remembers about a request lives in `row.memory`, so a row never depends on its neighbours.
 
     Attributes:
-        needs: what the drafter must provide: "logits", "hidden".
+        needs: what the drafter must provide: "prob", "logits", "hidden".
         trained: what has to be trained for the draft before it helps, handed over on construction; None if nothing.
         needs_trained: whether it cannot do without.
         looks: whether it looks at what was drafted so far, rather than at depths alone; if not, nobody waits for it.
@@ -87,6 +87,25 @@ class LengthPolicy(ABC):
         A guess: whatever is drawn, `grow` decides token by token what is kept. Asked after `grow` wanted one.
         """
         return 1
+
+    def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
+        """How many candidates of each row to verify where all of them are known, and drawing them costs nothing.
+
+        Args:
+            batch: the rows.
+            known: per row. The probability of each candidate, as `Frontier.prob` has it.
+        """
+        counts, going = [0] * len(known), [len(chances) > 0 for chances in known]
+        while any(going):
+            newest = [chances[count - 1] if count else 1.0 for chances, count in zip(known, counts, strict=True)]
+            depth, prob, active = (torch.tensor(each)[:, None] for each in (counts, newest, going))
+            wanted = self.grow(Frontier(depth, prob, None, None, active), batch)[:, 0].tolist()
+            counts = [count + (more and want) for count, more, want in zip(counts, going, wanted, strict=True)]
+            going = [
+                more and want and count < len(chances)
+                for more, want, count, chances in zip(going, wanted, counts, known, strict=True)
+            ]
+        return counts
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:  # noqa: B027 - most policies do not learn
         """Learn from a finished step; called before finished rows leave the batch."""

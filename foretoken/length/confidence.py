@@ -26,7 +26,7 @@ class Confidence(LengthPolicy):
     over all requests; here over one, so that requests do not influence each other.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    needs: ClassVar[frozenset[str]] = frozenset({"prob"})
 
     @dataclass(frozen=True, slots=True)
     class Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from math import ceil
 from statistics import median
@@ -18,8 +18,9 @@ AHEAD = 6  # candidates that a decision looks ahead, since verification may cost
 OPEN = 2.0  # the head is asked where gain and cost are within this factor of each other
 HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
 REGRET = 0.01  # of the time may be lost on trying again where drafting does not pay
-BREATH = 8  # steps of a rest where it pays for other texts
+BREATH = 0.05  # where it pays for other texts
 PATIENCE = 64  # a rest is twice as long at most, four times after the next loss, and so on
+CLOSE = 0.7  # of the time of plain decoding; below that, there is no doubt
 TRIES = 5  # that tell what trying costs
 
 
@@ -66,11 +67,10 @@ class Record:
         Where drafting pays as a rule, a few losses are bad luck or a hard passage. Where it does not, what was lost
         becomes a small part of the time; at first not for long, since a machine may have stood still.
         """
-        rest = ceil(lost / REGRET)
         if self.pays:
-            return min(rest, BREATH)
+            return ceil(lost / BREATH)
         self.losses += 1
-        return min(rest, PATIENCE << min(self.losses, 20))
+        return min(ceil(lost / REGRET), PATIENCE << min(self.losses, 20))
 
     @property
     def pays(self) -> bool:
@@ -84,18 +84,20 @@ class Pace:
     Args:
         temperature: of the request. The warmer, the less the draft's probability of a drawn token says of acceptance.
         overall: of all requests like it.
+        known: whether candidates cost nothing to draw, and come with the probability that each is accepted.
 
     Attributes:
         rest: steps to decode plainly before drafting is tried again.
     """
 
     __slots__ = (
-        *("_accepted", "_asked", "_before", "_belief", "_drawn", "_gains", "_judged", "_overall", "_own"),
+        *("_accepted", "_asked", "_before", "_belief", "_drawn", "_gains", "_judged", "_known", "_overall", "_own"),
         *("_reader", "_scores", "_seconds", "_survival", "_tries", "rest"),
     )
 
-    def __init__(self, temperature: float, overall: Record) -> None:
-        self._belief = Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
+    def __init__(self, temperature: float, overall: Record, known: bool = False) -> None:
+        self._known = known
+        self._belief = Belief(0.0, 1.0) if known else Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
         self._reader = Belief(0.0, 1.0)  # the head is calibrated, but not on this request
         self._scores: dict[int, float] = {}  # what the head said in this step
         self._before = 1.0  # the draft's probability of the candidate before
@@ -109,6 +111,11 @@ class Pace:
         self._own.steps = START * overall.steps / overall.tokens
         self.rest = 0 if overall.pays else overall.rest
         self._tries = True  # whether the coming draft is the first of all, or after a rest
+
+    @property
+    def close(self) -> bool:
+        """Whether drafting is hardly faster than plain decoding, if at all."""
+        return self._own.steps > CLOSE * self._own.tokens
 
     def skip(self) -> None:
         """One plain step of a rest is over."""
@@ -138,8 +145,7 @@ class Pace:
         self._drawn = drawn
         if depth == 0:
             self._survival, self._scores, self._gains = 1.0, {}, []
-            if self._asked != (asked := (price.costs, price.costs.changes, price.rows)):
-                self._asked, self._seconds = asked, {}
+            self._refresh(price)
             if self.rest:  # while other rows draft
                 self.skip()
                 return False
@@ -153,6 +159,27 @@ class Pace:
             self._survival *= better
             worth *= better
         return worth > 1
+
+    def choose(self, probs: Sequence[float], price: Prices) -> int:
+        """How many candidates pay most, where all of them are known and cost nothing to draw.
+
+        Args:
+            probs: the drafter's probability of each.
+            price: of verifying them.
+        """
+        if self.rest:
+            self.skip()
+            return 0
+        self._refresh(price)
+        pace = self._token_s(price)
+        here, survival, gain, best, most = self._step_s(0, price), 1.0, 0.0, 0, 0.0
+        for count, prob in enumerate(probs, 1):
+            survival *= self._belief(log_odds(prob))
+            gain += survival * pace
+            worth = gain - (self._step_s(count, price) - here) * price.share
+            if worth > most:
+                best, most = count, worth
+        return best
 
     def likely(self, depth: int, price: Prices) -> int:
         """How many more candidates pay most, by what was accepted so far, out of a few."""
@@ -172,19 +199,28 @@ class Pace:
         """Gain and cost of the next few lengths, in seconds, if all candidates so far are accepted."""
         # What is the same for all decisions of a step is asked once in it: each takes its time before a token.
         if not self._gains:
-            pace = min(self._own.steps / self._own.tokens, 1.0) * price.plain_s  # plain decoding is always to be had
+            pace = self._token_s(price)
             chance = self._accepted / self._judged
             self._gains = [tokens * pace for tokens in accumulate(chance**more for more in range(1, AHEAD + 1))]
         here, share = self._step_s(depth, price), price.share
         for drafted, gain in enumerate(self._gains, depth + 1):
             yield gain, (self._step_s(drafted, price) - here) * share
 
+    def _token_s(self, price: Prices) -> float:
+        """Seconds per token; plain decoding is always to be had."""
+        return min(self._own.steps / self._own.tokens, 1.0) * price.plain_s
+
     def _step_s(self, drafted: int, price: Prices) -> float:
         """Seconds of this step; what costs say is remembered, since asking takes longer than deciding."""
         what = drafted, self._drawn
         if what not in self._seconds:
-            self._seconds[what] = price.step_s(*what)
+            self._seconds[what] = price.read_s(drafted) if self._known else price.step_s(*what)
         return self._seconds[what]
+
+    def _refresh(self, price: Prices) -> None:
+        """Forget what costs said, if they say otherwise now."""
+        if self._asked != (asked := (price.costs, price.costs.changes, price.rows)):
+            self._asked, self._seconds = asked, {}
 
     def observe(self, probs: list[float], accepted: int, price: Prices) -> None:
         """Learn from a step that drafted.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -15,6 +16,10 @@ from foretoken.length.pace import Pace, Record
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
+
+OLD = 32  # steps after which plain decoding is timed anew where it may be as fast
+SURE = 16  # times as many where it is not
+APART = 6  # steps it takes, and one more
 
 
 class Renewal(LengthPolicy):
@@ -36,7 +41,7 @@ class Renewal(LengthPolicy):
     form is ours.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    needs: ClassVar[frozenset[str]] = frozenset({"prob"})
     trained: ClassVar[type[AcceptanceHead]] = AcceptanceHead
     needs_trained: ClassVar[bool] = False
 
@@ -64,9 +69,12 @@ class Renewal(LengthPolicy):
         self._head = head
         self._given = None if self.config.cost is None else Prices(GivenCosts(self.config.cost))
         self.uses_clock = self._given is None
-        self._overall: dict[float, Record] = {}  # by temperature
+        self._apart = 0  # steps that are still to be decoded plainly, to time them
+        self._overall: dict[tuple[float, bool], Record] = {}  # by temperature, and as `Pace` has `known`
 
     def rests(self, batch: Batch) -> bool:
+        if self._sets_apart(batch):
+            return True
         paces = [self._pace(row) for row in batch.rows]
         if not all(pace.rest for pace in paces):
             return False
@@ -94,13 +102,36 @@ class Renewal(LengthPolicy):
         most = max(self._pace(row).likely(depth, self._prices(row, batch, len(batch.rows))) for row in batch.rows)
         return min(most, self.config.most - depth)
 
+    def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
+        if self._apart:
+            return [0] * len(known)
+        drafting = sum(map(bool, known))
+        return [
+            self._pace(row, known=True).choose(probs[: self.config.most], self._prices(row, batch, drafting))
+            for row, probs in zip(batch.rows, known, strict=True)
+        ]
+
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
         if draft.prob is None:
             return
-        finished = zip(batch.rows, draft.prob.tolist(), draft.sizes.tolist(), verdict.counts.tolist(), strict=True)
-        for row, probs, size, accepted in finished:
+        drafted = (of.tolist() for of in (draft.prob, draft.sizes, draft.num_forwards, verdict.counts))
+        for row, probs, size, forwards, accepted in zip(batch.rows, *drafted, strict=True):
             if size > 1:
-                self._pace(row).observe(probs[1:size], accepted, self._prices(row, batch, 1))
+                pace = self._pace(row, known=not forwards)
+                pace.observe(probs[1:size], accepted, self._prices(row, batch, 1))
+
+    def _sets_apart(self, batch: Batch) -> bool:
+        """Whether this step is decoded plainly to see what that takes: after a while, sooner where it is a near thing."""
+        if self._apart:
+            self._apart -= 1
+        elif (age := batch.costs.age) > OLD and (age > SURE * OLD or self._close(batch)):
+            self._apart = APART
+        return self._apart > 0
+
+    def _close(self, batch: Batch) -> bool:
+        """Whether drafting is hardly faster than plain decoding, if at all."""
+        paces = [row.memory.get((self, known)) for row in batch.rows for known in (False, True)]
+        return any(pace.close for pace in paces if pace)
 
     def _read(self, frontier: Frontier, b: int, row: Row, prob: float) -> float | None:
         """What the head says of the token before the newest one, given the draft's probability of it."""
@@ -111,12 +142,12 @@ class Renewal(LengthPolicy):
     def _prices(self, row: Row, batch: Batch, drafting: int) -> Prices:
         return self._given or prices(row, batch, drafting)
 
-    def _pace(self, row: Row) -> Pace:
-        if self not in row.memory:
+    def _pace(self, row: Row, known: bool = False) -> Pace:
+        if (key := (self, known)) not in row.memory:
             temperature = row.request.sampling.temperature
             # Whether drafting pays depends on the models more than on the request, so requests tell each other.
             shared = self._given is None and not row.request.repeats
-            overall = self._overall.setdefault(temperature, Record()) if shared else Record()
-            row.memory[self] = Pace(temperature, overall)
-        pace: Pace = row.memory[self]
+            overall = self._overall.setdefault((temperature, known), Record()) if shared else Record()
+            row.memory[key] = Pace(temperature, overall, known)
+        pace: Pace = row.memory[key]
         return pace

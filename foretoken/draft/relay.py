@@ -1,0 +1,135 @@
+"""One drafter after the other: what is known for nothing first, a draft model where that promises less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from operator import mul
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from foretoken.costs import Costs
+from foretoken.draft.base import Drafter, Known, known_chain
+from foretoken.length.base import LengthPolicy
+from foretoken.shape.base import TreeShape
+from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Scores, Verdict
+
+FIRST = 1.5  # tokens that a draft is taken to bring before one was made
+FADE = 0.9  # how much an older draft counts for
+
+
+class Relay(Drafter):
+    """Take a row's known candidates where as many of them should be accepted as of a draft, else let the model draft.
+
+    Every row decides for itself, by what its own drafts brought lately, so its text depends on no neighbour. Where the
+    length policy rests, known candidates are all there is.
+
+    Args:
+        first: knows its candidates.
+        then: drafts by a model.
+
+    Reference: Oliaro et al. 2024, SuffixDecoding, https://arxiv.org/abs/2411.04975, for the comparison.
+    """
+
+    drawn: ClassVar[Drawn] = Drawn.IID
+    # What `then` does not provide is refused before the two are put together.
+    provides: ClassVar[frozenset[str]] = frozenset({"prob", "logits", "hidden"})
+
+    def __init__(self, first: Known, then: Drafter) -> None:
+        self._first, self._then = first, then
+        self._drawn: Draft | None = None  # the model's part of this step
+
+    def start(self, rows: list[Row], hidden: list[Tensor | None]) -> None:
+        self._first.start(rows, hidden)
+        self._then.start(rows, hidden)
+
+    def release(self, rows: Iterable[int]) -> None:
+        gone = list(rows)
+        self._first.release(gone)
+        self._then.release(gone)
+
+    def priced(self, costs: Costs) -> Costs:
+        return self._then.priced(costs)
+
+    def rest(self, batch: Batch, length: LengthPolicy, max_nodes: int) -> Draft:
+        self._drawn = None
+        return self._first.rest(batch, length, max_nodes)
+
+    def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
+        picked = self._first.pick(batch, length, max_nodes)
+        known = [
+            sum(accumulate(chances, mul)) >= row.memory.get(self, FIRST)
+            for row, (_, chances) in zip(batch.rows, picked, strict=True)
+        ]
+        self._drawn = None
+        if all(known):
+            return known_chain(batch, picked)
+        if not any(known):
+            self._drawn = self._then.draft(batch, length, shape, max_nodes)
+            return self._drawn
+        self._drawn = self._then.draft(batch, Others(length, known), shape, max_nodes)
+        kept = [both if mine else ([], []) for both, mine in zip(picked, known, strict=True)]
+        return joined(known_chain(batch, kept), self._drawn)
+
+    def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
+        self._first.observe(batch, draft, verdict, scores)
+        if (drawn := self._drawn) is None:
+            return
+        self._then.observe(batch, drawn, verdict, scores)
+        for row, size, accepted in zip(batch.rows, drawn.sizes.tolist(), verdict.counts.tolist(), strict=True):
+            if size > 1:
+                row.memory[self] = FADE * row.memory.get(self, FIRST) + (1 - FADE) * accepted
+
+
+class Others(LengthPolicy):
+    """A length policy that is asked about some rows only.
+
+    Args:
+        length: the policy.
+        but: per row. Whether it drafts nothing.
+    """
+
+    def __init__(self, length: LengthPolicy, but: Sequence[bool]) -> None:
+        self._length, self.looks = length, length.looks  # type: ignore[misc] - as its own class says
+        self._asked = torch.tensor([[not out] for out in but])
+
+    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+        asked = replace(frontier, active=frontier.active & self._asked)
+        return self._length.grow(asked, batch) & self._asked
+
+    def likely(self, batch: Batch, depth: int) -> int:
+        return self._length.likely(batch, depth)
+
+
+def joined(known: Draft, drawn: Draft) -> Draft:
+    """One draft of two, of which no row has candidates in both.
+
+    Args:
+        known: chains of point masses.
+        drawn: chains.
+    """
+    nodes = max(known.tokens.shape[1], drawn.tokens.shape[1])
+    first, then = (
+        [padded(of, nodes) for of in (draft.tokens, draft.parents, draft.prob)] for draft in (known, drawn)
+    )
+    mine = (known.sizes > 1)[:, None]
+    tokens, parents = (torch.where(mine, a, b) for a, b in zip(first[:2], then[:2], strict=True))
+    prob = torch.where(mine.cpu(), first[2].cpu(), then[2].cpu())
+    q = None
+    if drawn.q is not None:
+        q = torch.nn.functional.pad(drawn.q, (0, 0, 0, nodes - drawn.q.shape[1]))
+        point = torch.zeros_like(q)
+        there = torch.arange(1, nodes, device=q.device) < known.sizes[:, None]
+        point[:, :-1].scatter_(2, first[0][:, 1:, None], there[..., None].to(q))
+        q = torch.where(mine[..., None], point, q)
+    sizes = torch.maximum(known.sizes, drawn.sizes)
+    return Draft(tokens, parents, sizes, q, drawn.drawn, prob, drawn.num_forwards, chain=True)
+
+
+def padded(numbers: Tensor | None, nodes: int) -> Tensor:
+    """[B, N] with N `nodes`; zeros are added."""
+    assert numbers is not None, "chains of both kinds tell how sure they are"
+    return torch.nn.functional.pad(numbers, (0, nodes - numbers.shape[1]))
