@@ -24,17 +24,18 @@ from typing import Any
 
 Run = Callable[[list[int], int], int]  # token ids of a prompt, new tokens at most -> new tokens
 FIXED = range(2, 6)
+LOOKUP, NGRAM = (3, 5), 3  # tokens looked up in the text, and of context at most
 PRECISIONS = {"bfloat16": "bf16", "float32": "f32"}  # as OpenVINO calls them
 
 
 def foretoken(target: str, draft: str, device: str, dtype: str) -> dict[str, Run]:
-    """Plain decoding, every fixed length, and the default."""
+    """Plain decoding, the default, and with the draft model alone: `renewal` and every fixed length."""
     import foretoken
 
     sampling = foretoken.Sampling(temperature=0.0)
-    llm = foretoken.load(target, draft, dtype=dtype, device=device)
-    variants = {"plain": llm.using(draft="none"), "renewal": llm.using(length="renewal")}
-    variants |= {f"fixed:{k}": llm.using(length=f"fixed:{k}") for k in FIXED}
+    llm = foretoken.load(target, f"suffix+{draft}", dtype=dtype, device=device)
+    variants = {"plain": llm.using(draft="none"), "default": llm.using(), "renewal": llm.alone()}
+    variants |= {f"fixed:{k}": llm.alone().using(length=f"fixed:{k}") for k in FIXED}
 
     def runner(variant: Any) -> Run:
         def run(ids: list[int], most: int) -> int:
@@ -50,7 +51,7 @@ def foretoken(target: str, draft: str, device: str, dtype: str) -> dict[str, Run
 
 
 def transformers(target: str, draft: str, device: str, dtype: str) -> dict[str, Run]:
-    """Plain decoding, and assisted decoding as it comes."""
+    """Plain decoding, assisted decoding as it comes, and its look-up of the prompt."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -69,11 +70,12 @@ def transformers(target: str, draft: str, device: str, dtype: str) -> dict[str, 
 
         return run
 
-    return {"plain": runner(), "assisted": runner(assistant_model=small)}
+    runs = {"plain": runner(), "assisted": runner(assistant_model=small)}
+    return runs | {f"lookup:{k}": runner(prompt_lookup_num_tokens=k) for k in LOOKUP}
 
 
 def genai(target: str, draft: str, device: str, dtype: str) -> dict[str, Run]:
-    """Plain decoding, every fixed length, and the confidence threshold of its documentation."""
+    """Plain decoding, every fixed length, the confidence threshold of its documentation, and its look-up."""
     import numpy as np
     import openvino as ov
     import openvino_genai as og
@@ -84,6 +86,7 @@ def genai(target: str, draft: str, device: str, dtype: str) -> dict[str, Run]:
     alone = og.LLMPipeline(target, "CPU", scheduler_config=scheduler, **settings)
     small = og.draft_model(draft, "CPU", **settings)
     both = og.LLMPipeline(target, "CPU", scheduler_config=scheduler, draft_model=small, **settings)
+    text = og.LLMPipeline(target, "CPU", scheduler_config=scheduler, prompt_lookup=True, **settings)
 
     def runner(pipeline: Any, **options: Any) -> Run:
         def run(ids: list[int], most: int) -> int:
@@ -96,7 +99,8 @@ def genai(target: str, draft: str, device: str, dtype: str) -> dict[str, Run]:
         return run
 
     runs = {"plain": runner(alone), "threshold:0.4": runner(both, assistant_confidence_threshold=0.4)}
-    return runs | {f"fixed:{k}": runner(both, num_assistant_tokens=k) for k in FIXED}
+    runs |= {f"fixed:{k}": runner(both, num_assistant_tokens=k) for k in FIXED}
+    return runs | {f"lookup:{k}": runner(text, num_assistant_tokens=k, max_ngram_size=NGRAM) for k in LOOKUP}
 
 
 TOOLS = {"foretoken": foretoken, "transformers": transformers, "genai": genai}
@@ -183,21 +187,26 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     rates = {name: sum(o["tokens"] for o in runs) / sum(o["seconds"] for o in runs) for name, runs in found.items()}
 
     def best(tool: str) -> str:
-        return max((n for n in rates if n.startswith(tool) and not n.endswith(" plain")), key=lambda n: rates[n])
+        drafting = [name for name in rates if name.startswith(tool) and not name.endswith(" plain")]
+        return max(drafting, key=rates.__getitem__, default="")
 
-    pairs = [("foretoken renewal", "foretoken plain")]
+    ours = ("foretoken default", "foretoken renewal")
+    pairs = [(one, "foretoken plain") for one in ours]
     for tool in {name.split()[0] for name in rates} - {"foretoken"}:
-        pairs += [("foretoken plain", f"{tool} plain"), ("foretoken renewal", best(tool))]
+        fastest = dict.fromkeys((best(tool), best(f"{tool} fixed"), f"{tool} assisted"))
+        pairs += [
+            ("foretoken plain", f"{tool} plain"),
+            *((one, other) for one in ours for other in fastest if other in rates),
+        ]
     ratios = []
-    for ours, theirs in sorted(pairs):
+    for one, other in sorted(pairs):
         each = [
             (a["tokens"] / a["seconds"]) / (b["tokens"] / b["seconds"])
-            for a, b in zip(found[ours], found[theirs], strict=True)
+            for a, b in zip(found[one], found[other], strict=True)
         ]
         low, middle, high = statistics.quantiles(each, n=4) if len(each) > 1 else each * 3
         ratios.append(
-            {"of": ours, "to": theirs, "total": rates[ours] / rates[theirs]}
-            | {"median": middle, "low": low, "high": high}
+            {"of": one, "to": other, "total": rates[one] / rates[other]} | {"median": middle, "low": low, "high": high}
         )
     return {"tokens_per_s": rates, "ratios": ratios}
 

@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from foretoken.errors import ConfigError, did_you_mean
 from foretoken.registry import METHODS, find
@@ -38,13 +38,13 @@ class Method:
             return cls.parse("draft", draft, options)
         return cls("draft", "model", options or {})
 
-    @classmethod
-    def relay(cls, draft: str) -> tuple[Self | None, str]:
+    @staticmethod
+    def relay(draft: str) -> tuple[Method | None, str]:
         """Read `FIRST+DRAFT`: a drafter that is asked first, if there is one, and what stands for the other."""
         first, plus, then = draft.partition("+")
         if not plus or first.partition(":")[0] not in METHODS["draft"]:
             return None, draft
-        return cls.parse("draft", first), then
+        return Method.parse("draft", first), then
 
     @classmethod
     def parse(cls, station: str, spec: str, options: Mapping[str, str] | None = None) -> Method:

@@ -56,7 +56,7 @@ class Drifting:
         """By which factor timings of that size are slower than all; the longer ago they were, the less they say."""
         if not (seen := self._at.get(size)):
             return 1.0
-        doubt = RECENT + (self._count - seen[-1][1]) / 4
+        doubt = RECENT + (self._count - seen[-1][1]) / 2
         return 1 + (median(ratio for ratio, _ in seen) - 1) * len(seen) / (len(seen) + doubt)
 
     def calibrated(self, size: int) -> float:

@@ -13,7 +13,7 @@ from typing import Any, cast, overload
 
 from foretoken.config import DEFAULT_TARGET, DEFAULTS, QUANTIZATIONS, Method, default_draft
 from foretoken.costs import Costs
-from foretoken.draft.base import Known
+from foretoken.draft.known import Known
 from foretoken.draft.relay import Relay
 from foretoken.engine import Engine, check_fit, check_request
 from foretoken.errors import ConfigError, ModelError, RequestError

@@ -6,7 +6,7 @@ V vocabulary, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -207,6 +207,8 @@ class Frontier:
         hidden: [B, F, H] float or None. The drafter's last hidden state behind `logits`; None at the root.
         active: [B, F] bool. False in padding and where a row may not go deeper.
         drawn: depth down to which tokens are drawn already, so that drawing them costs nothing more.
+        sure: per row. `prob` of the tokens before the leaf that were taken unasked (see `LengthPolicy.sure`), since it
+            was asked last.
     """
 
     depth: Tensor
@@ -215,6 +217,7 @@ class Frontier:
     hidden: Tensor | None
     active: Tensor
     drawn: int = 0
+    sure: Sequence[Sequence[float]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

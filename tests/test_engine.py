@@ -312,7 +312,7 @@ class Mute(ModelDrafter):
     ("drafter", "length", "shape", "rule", "match"),
     [
         (ModelDrafter, Fixed, Chain, DistinctOnly, "drafter `ModelDrafter` chooses children as iid, which rule"),
-        (Mute, Confidence, Chain, Rejection, "length policy `Confidence` needs logits, which drafter `Mute` has not"),
+        (Mute, Confidence, Chain, Rejection, "length policy `Confidence` needs prob, which drafter `Mute` has not"),
         (ModelDrafter, Fixed, Twins, AnyTree, "`ModelDrafter` handles 1 child per node, shape `Twins` makes 2"),
         (ModelDrafter, Fixed, Twins, Rejection, "handles 1 child per node, shape `Twins` makes 2"),
     ],

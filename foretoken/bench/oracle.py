@@ -65,7 +65,7 @@ def oracle(llm: LLM, requests: Sequence[Request], progress: Callable[[int, int],
             pass
         agreement[request.prompt] = agree(llm, request, run.completions()[0].token_ids)
         progress(done, len(requests))
-    seeing = llm.using(length="fixed")
+    seeing = llm.alone().using(length="fixed")  # what it knows is what the draft model says
     seeing._length = Oracle(agreement)  # it is no method one can choose: it knows one answer per prompt
     return seeing
 

@@ -39,7 +39,7 @@ def profiled(engine: Engine, draft_model: LanguageModel | None) -> Iterator[dict
     places = [
         *((path, name, name) for name in ("verify", "commit", "stream")),
         (path, "judge", "accept"),
-        *((engine.drafter, name, "draft") for name in ("draft", "observe")),
+        *((engine.drafter, name, "draft") for name in ("draft", "rest", "observe")),
         *((engine.length, name, "length") for name in DECISIONS),
         (engine.target, "forward", "target_forward"),
         *((draft_model, name, "draft_forward") for name in ("forward", "chain") if draft_model),

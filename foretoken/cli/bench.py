@@ -22,7 +22,7 @@ from foretoken.cli.loading import config_json, dtype_name, load_weights, lossles
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions
 from foretoken.cli.output import note, print_json, progress, say
 from foretoken.cli.prompts import Source
-from foretoken.config import default_draft
+from foretoken.config import Method, default_draft
 from foretoken.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def bench(
     for place in places:
         place.reserve()
     sources = what.sources()
+    models = _without_look_ups(models, quiet) if what.simulate else models
     llm = open_llm(models, output)
     if what.simulate and llm.draft is None:
         raise ConfigError("there is no draft model whose draws `--simulate` could replay", hint="leave it out")
@@ -93,6 +94,16 @@ def bench(
         records.append(record)
     if sampling.temperature == 0:
         _tell_differences(records, quiet)
+
+
+def _without_look_ups(models: ModelOptions, quiet: bool) -> ModelOptions:
+    """The same with the draft model alone, which is what can be replayed."""
+    first, then = Method.relay(models.draft or default_draft(models.target))
+    if first is None:
+        return models
+    if not quiet:
+        note(f"`{first.name}` is left out: `--simulate` replays what a draft model draws")
+    return replace(models, draft=then)
 
 
 def _grown(llm: LLM, models: ModelOptions, growth: Growth, quiet: bool) -> ModelOptions:

@@ -111,8 +111,9 @@ def _introduce(llm: LLM) -> None:
     console.print(Text(f"target  {llm.target.location}, {_size(target)} parameters", "dim"))
     if llm.draft and draft:
         console.print(Text(f"draft   {llm.draft.location}, {_size(draft)} parameters", "dim"))
-    used = [f"{station} {llm.methods[station].name}" for station in ("draft", "length", "shape", "accept")]
-    console.print(Text(f"using   {', '.join(used)}", "dim"))
+    first = f"{llm.methods['first'].name}, else " if "first" in llm.methods else ""
+    used = [f"{station} {llm.methods[station].name}" for station in ("length", "shape", "accept")]
+    console.print(Text(f"using   draft {first}{llm.methods['draft'].name}, {', '.join(used)}", "dim"))
     console.print(Text(f"        {dtype_name(llm)} on {target.device}, threads: {hardware()['threads']}", "dim"))
     console.print(Text.assemble(("marks   ", "dim"), legend()))
 

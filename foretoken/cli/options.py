@@ -32,7 +32,8 @@ class ModelOptions:
         in_models(
             metavar="DRAFTER",
             help="Draft model (same forms), `int8` or `int4` (the target's own weights, compressed), or a drafter that "
-            "needs none: NAME or NAME:FILE. Default: the built-in draft for the built-in target, else `none`.",
+            "needs none: NAME or NAME:FILE. `suffix+DRAFT` looks into the text first. Default: `suffix`, with the "
+            "built-in draft for the built-in target.",
         ),
     ] = None
     length: Annotated[str, in_models(metavar="POLICY", help="How deep to draft: NAME or NAME:VALUE.")] = DEFAULTS[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, ClassVar
@@ -148,18 +148,23 @@ class ChainDrafter(Drafter):
         certain = all(row.request.sampling.greedy(self.temperature) for row in rows)
         if not (length.looks or device.type == "cpu" or any(row.request.sampling.edits for row in rows)):
             return draft_ahead(self, certain, batch, length, shape, room)
-        # Decisions are kept as lists: on a CPU every operation on a tensor takes microseconds, of one number as well.
+        # Kept as lists: on a CPU every operation on a tensor takes microseconds, of one number as well.
         paths: list[list[int]] = [[] for _ in rows]
         probs = [[1.0] for _ in rows]
         forwards, going = [0] * len(rows), [most > 0 for most in room]
         frontier = Frontier(level(len(rows), 0), level(len(rows), 1.0), None, None, allowed(*going))
         tokens, laws = [batch.roots], []
-        depth = ready = 0  # how deep the draft is, and down to where tokens are drawn
+        depth = ready = sure = 0  # how deep the draft is, and down to where tokens are drawn, and wanted in any case
+        asked = 0  # depth at which the policy was asked last
         while any(going):
-            wanted, children = length.grow(frontier, batch).tolist(), shape.children(frontier).tolist()
-            growing = [
-                one and grow and count > 0 for one, (grow,), (count,) in zip(going, wanted, children, strict=True)
-            ]
+            if depth < sure:
+                growing = list(going)
+            else:
+                wanted, children = length.grow(frontier, batch).tolist(), shape.children(frontier).tolist()
+                growing = [
+                    one and grow and count > 0 for one, (grow,), (count,) in zip(going, wanted, children, strict=True)
+                ]
+                asked = depth
             if not any(growing):
                 break
             if depth == ready:
@@ -170,6 +175,7 @@ class ChainDrafter(Drafter):
                 near = list(zip(drawn_tokens.tolist(), drawn_probs.tolist(), strict=True))
                 tokens += drawn.tokens.unbind(1)
                 first, ready = depth, depth + drawn_tokens.shape[1]
+                sure = length.sure(batch, depth, ready)
                 cost = sum(map(self.forwards, range(depth + 1, ready + 1)))
                 forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
             at, depth = depth - first, depth + 1
@@ -187,59 +193,23 @@ class ChainDrafter(Drafter):
                 going[b] = drafting and token not in rows[b].request.stop_token_ids and len(paths[b]) < room[b]
             if certain:
                 check_usable([of[-1] for of, more in zip(probs, growing, strict=True) if more])
-            here = slice(at, at + 1)
-            frontier = Frontier(
-                level(len(rows), depth),
-                drawn_probs[:, here],
-                drawn.logits[:, here],
-                None if drawn.hidden is None else drawn.hidden[:, here],
-                allowed(*going),
-                ready,
-            )
+            if depth >= sure:  # it is asked next
+                unasked = [of[asked + 1 : depth] for of in probs]
+                frontier = leaf(drawn, drawn_probs, at, depth, going, ready, unasked)
         if not depth:
             return Draft.root_only(tokens[0], Drawn.IID)
         stacked = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
         return chain(batch, paths, stacked, torch.tensor(probs), forwards)
 
 
-class Known(Drafter):
-    """Knows its candidates before anything is spent on them, and how likely each is: a chain of point masses.
-
-    So a length policy chooses among all of them at once, and what it drops was never drawn.
-    """
-
-    drawn: ClassVar[Drawn] = Drawn.POINT
-    provides: ClassVar[frozenset[str]] = frozenset({"prob"})
-
-    @abstractmethod
-    def known(self, row: Row, most: int) -> tuple[list[int], list[float]]:
-        """Candidates, at most so many, and the probability that each is accepted if those before it are.
-
-        Nothing may follow an end-of-sequence token.
-        """
-
-    def pick(self, batch: Batch, length: LengthPolicy, max_nodes: int) -> list[tuple[list[int], list[float]]]:
-        """Those candidates of every row that the length policy wants."""
-        known = [self.known(row, min(row.room, max_nodes - 1)) for row in batch.rows]
-        if not any(chances for _, chances in known):
-            return known
-        counts = length.choose(batch, [chances for _, chances in known])
-        return [(path[:count], chances[:count]) for (path, chances), count in zip(known, counts, strict=True)]
-
-    def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
-        return self.rest(batch, length, max_nodes)
-
-    def rest(self, batch: Batch, length: LengthPolicy, max_nodes: int) -> Draft:
-        return known_chain(batch, self.pick(batch, length, max_nodes))
-
-
-def known_chain(batch: Batch, picked: Sequence[tuple[list[int], list[float]]]) -> Draft:
-    """A chain per row, of candidates that are known with their probabilities."""
-    deepest = max(len(path) for path, _ in picked)
-    if not deepest:
-        return Draft.root_only(batch.roots)
-    prob = torch.tensor([[1.0, *chances, *[1.0] * (deepest - len(chances))] for _, chances in picked])
-    return chain(batch, [path for path, _ in picked], None, prob, [0] * len(picked))
+def leaf(
+    drawn: Continuation, prob: Tensor, at: int, depth: int, going: list[bool], ready: int, sure: list[list[float]]
+) -> Frontier:
+    """What is known of the leaves: candidate `at` of what was drawn last; the others as in `Frontier`."""
+    here = slice(at, at + 1)
+    hidden = None if drawn.hidden is None else drawn.hidden[:, here]
+    parts = prob[:, here], drawn.logits[:, here], hidden
+    return Frontier(level(len(going), depth), *parts, allowed(*going), ready, sure)
 
 
 @lru_cache(256, typed=True)

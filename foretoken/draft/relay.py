@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from foretoken.costs import Costs
-from foretoken.draft.base import Drafter, Known, known_chain
+from foretoken.draft.base import Drafter
+from foretoken.draft.known import Known, known_chain
 from foretoken.length.base import LengthPolicy
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Scores, Verdict
 
-FIRST = 1.5  # tokens that a draft is taken to bring before one was made
 FADE = 0.9  # how much an older draft counts for
 
 
@@ -31,8 +31,13 @@ class Relay(Drafter):
         first: knows its candidates.
         then: drafts by a model.
 
+    Attributes:
+        guess: tokens that a draft is taken to bring before one was made.
+
     Reference: Oliaro et al. 2024, SuffixDecoding, https://arxiv.org/abs/2411.04975, for the comparison.
     """
+
+    guess: ClassVar[float] = 1.5
 
     drawn: ClassVar[Drawn] = Drawn.IID
     # What `then` does not provide is refused before the two are put together.
@@ -61,7 +66,7 @@ class Relay(Drafter):
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         picked = self._first.pick(batch, length, max_nodes)
         known = [
-            sum(accumulate(chances, mul)) >= row.memory.get(self, FIRST)
+            len(chances) > 0 and (length.resting(row) or sum(accumulate(chances, mul)) >= self._usual(row))
             for row, (_, chances) in zip(batch.rows, picked, strict=True)
         ]
         self._drawn = None
@@ -71,8 +76,8 @@ class Relay(Drafter):
             self._drawn = self._then.draft(batch, length, shape, max_nodes)
             return self._drawn
         self._drawn = self._then.draft(batch, Others(length, known), shape, max_nodes)
-        kept = [both if mine else ([], []) for both, mine in zip(picked, known, strict=True)]
-        return joined(known_chain(batch, kept), self._drawn)
+        kept = known_chain(batch, [both if mine else ([], []) for both, mine in zip(picked, known, strict=True)])
+        return kept if self._drawn.tokens.shape[1] == 1 else joined(kept, self._drawn)
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
         self._first.observe(batch, draft, verdict, scores)
@@ -81,7 +86,12 @@ class Relay(Drafter):
         self._then.observe(batch, drawn, verdict, scores)
         for row, size, accepted in zip(batch.rows, drawn.sizes.tolist(), verdict.counts.tolist(), strict=True):
             if size > 1:
-                row.memory[self] = FADE * row.memory.get(self, FIRST) + (1 - FADE) * accepted
+                row.memory[self] = FADE * self._usual(row) + (1 - FADE) * accepted
+
+    def _usual(self, row: Row) -> float:
+        """Tokens that a draft of the model brings."""
+        usual: float = row.memory.get(self, self.guess)
+        return usual
 
 
 class Others(LengthPolicy):
@@ -93,7 +103,7 @@ class Others(LengthPolicy):
     """
 
     def __init__(self, length: LengthPolicy, but: Sequence[bool]) -> None:
-        self._length, self.looks = length, length.looks  # type: ignore[misc] - as its own class says
+        self._length, self.looks = length, length.looks
         self._asked = torch.tensor([[not out] for out in but])
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
@@ -112,9 +122,7 @@ def joined(known: Draft, drawn: Draft) -> Draft:
         drawn: chains.
     """
     nodes = max(known.tokens.shape[1], drawn.tokens.shape[1])
-    first, then = (
-        [padded(of, nodes) for of in (draft.tokens, draft.parents, draft.prob)] for draft in (known, drawn)
-    )
+    first, then = ([padded(of, nodes) for of in (draft.tokens, draft.parents, draft.prob)] for draft in (known, drawn))
     mine = (known.sizes > 1)[:, None]
     tokens, parents = (torch.where(mine, a, b) for a, b in zip(first[:2], then[:2], strict=True))
     prob = torch.where(mine.cpu(), first[2].cpu(), then[2].cpu())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from foretoken.draft.base import Known
+from foretoken.draft.known import Known
 from foretoken.errors import ConfigError
-from foretoken.types import Batch, Draft, Row, Scores, Verdict
+from foretoken.types import Row
 
 ORDERS = (8, 4, 2, 1)  # tokens of context, the longest first
 # How likely a look-up is right before the text has shown it: by context, then by trust, which is 0 where the context
@@ -56,18 +55,11 @@ class Suffix(Known):
         self._most = (config or self.Config()).most
 
     def known(self, row: Row, most: int) -> tuple[list[int], list[float]]:
-        return self._said(row).go_on(row.tokens, min(most, self._most), row.request.stop_token_ids)
-
-    def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
-        for row in batch.rows:
-            self._said(row).read(row.tokens)
-
-    def _said(self, row: Row) -> Said:
         if self not in row.memory:
             row.memory[self] = Said(len(row.request.prompt), row.request.sampling.temperature)
-            row.memory[self].read(row.tokens)
         said: Said = row.memory[self]
-        return said
+        said.read(row.tokens)
+        return said.go_on(row.tokens, min(most, self._most), row.request.stop_token_ids)
 
 
 class Said:
@@ -114,8 +106,8 @@ class Said:
             most: tokens at most.
             ends: tokens that nothing follows.
         """
-        context, chances, survival = tokens[-ORDERS[0] :], [], 1.0
-        begin = len(context)
+        context, survival = tokens[-ORDERS[0] :], 1.0
+        begin, chances = len(context), list[float]()
         while len(chances) < most and (found := self._look_up(context)):
             token, order, trust = found
             chance = self._right[order][trust] / self._asked[order][trust]

@@ -6,13 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp, log, sqrt
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError, did_you_mean
-from foretoken.length.base import LengthPolicy, check_length, check_probability, within
+from foretoken.length.base import LengthPolicy, check_length, check_probability, likely, within
 from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
@@ -33,7 +32,7 @@ class Bandit(LengthPolicy):
 
     uses_clock = True
 
-    looks: ClassVar[bool] = False
+    looks = False
 
     @dataclass(frozen=True, slots=True)
     class Config:
@@ -71,6 +70,9 @@ class Bandit(LengthPolicy):
 
     def likely(self, batch: Batch, depth: int) -> int:
         return max(self._arms(row).chosen for row in batch.rows) - depth
+
+    def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
+        return likely(known)  # its lengths are those of drafts that cost something
 
     def _arms(self, row: Row) -> Arms:
         if self not in row.memory:

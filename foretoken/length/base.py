@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
@@ -12,7 +14,9 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.types import Batch, Draft, Frontier, Verdict
+from foretoken.types import Batch, Draft, Frontier, Row, Verdict
+
+EVEN = 0.5  # chance
 
 
 class Trained(Protocol):
@@ -59,7 +63,7 @@ class LengthPolicy(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     trained: ClassVar[type[Trained] | None] = None
     needs_trained: ClassVar[bool] = True
-    looks: ClassVar[bool] = True
+    looks: bool = True
     uses_clock: bool = False
 
     @dataclass(frozen=True, slots=True)
@@ -70,6 +74,27 @@ class LengthPolicy(ABC):
         """Whether no row is worth drafting for in the coming step, which then is plain decoding at no extra cost.
 
         Asked once per step, before anything is drafted.
+        """
+        return False
+
+    def resting(self, row: Row) -> bool:
+        """Whether this row is not drafted for in this step, whatever the others are; asked after `rests`."""
+        return False
+
+    def sure(self, batch: Batch, depth: int, drawn: int) -> int:
+        """Down to which depth tokens are wanted whatever they are, so that it is not asked about them one by one.
+
+        Args:
+            batch: the rows.
+            depth: how deep the draft is.
+            drawn: depth down to which tokens are drawn now.
+        """
+        return depth
+
+    def declines(self, batch: Batch) -> bool:
+        """Whether no row wants any candidate in the coming step, not even one that is known for nothing.
+
+        Asked at most once per step, before `choose`.
         """
         return False
 
@@ -91,10 +116,15 @@ class LengthPolicy(ABC):
     def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
         """How many candidates of each row to verify where all of them are known, and drawing them costs nothing.
 
+        It is as if they were drawn one by one; a policy that needs more than their probabilities takes those that are
+        all accepted more often than not.
+
         Args:
             batch: the rows.
             known: per row. The probability of each candidate, as `Frontier.prob` has it.
         """
+        if self.needs - {"prob"}:
+            return likely(known)
         counts, going = [0] * len(known), [len(chances) > 0 for chances in known]
         while any(going):
             newest = [chances[count - 1] if count else 1.0 for chances, count in zip(known, counts, strict=True)]
@@ -109,6 +139,11 @@ class LengthPolicy(ABC):
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:  # noqa: B027 - most policies do not learn
         """Learn from a finished step; called before finished rows leave the batch."""
+
+
+def likely(known: Sequence[Sequence[float]]) -> list[int]:
+    """How many candidates of each row are all accepted more often than not."""
+    return [sum(survival >= EVEN for survival in accumulate(chances, mul)) for chances in known]
 
 
 def leaves(frontier: Frontier) -> list[tuple[int, float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,7 +16,7 @@ class Fixed(LengthPolicy):
     Reference: Leviathan et al. 2023 (their gamma), https://arxiv.org/abs/2211.17192.
     """
 
-    looks: ClassVar[bool] = False
+    looks = False
 
     @dataclass(frozen=True, slots=True)
     class Config:
@@ -40,3 +39,6 @@ class Fixed(LengthPolicy):
 
     def likely(self, batch: Batch, depth: int) -> int:
         return self.config.k - depth
+
+    def sure(self, batch: Batch, depth: int, drawn: int) -> int:
+        return min(self.config.k, drawn)

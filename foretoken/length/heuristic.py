@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,7 +17,7 @@ class Heuristic(LengthPolicy):
     and survives them; here each request has its own.
     """
 
-    looks: ClassVar[bool] = False
+    looks = False
 
     @dataclass(frozen=True, slots=True)
     class Config:

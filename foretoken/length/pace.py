@@ -2,80 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from math import ceil
-from statistics import median
 
 from foretoken.costs import Costs
 from foretoken.length.belief import Belief, log_odds
+from foretoken.length.record import FADE, START, Record
 from foretoken.prices import Prices
 
-FADE = 0.99  # how much a step still counts when the next one is done
-START = 12.0  # tokens the first guess of a pace counts for
 AHEAD = 6  # candidates that a decision looks ahead, since verification may cost more in steps
 OPEN = 2.0  # the head is asked where gain and cost are within this factor of each other
-HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
-REGRET = 0.01  # of the time may be lost on trying again where drafting does not pay
-BREATH = 0.05  # where it pays for other texts
-PATIENCE = 64  # a rest is twice as long at most, four times after the next loss, and so on
 CLOSE = 0.7  # of the time of plain decoding; below that, there is no doubt
-TRIES = 5  # that tell what trying costs
-
-
-class Record:
-    """Time of steps that drafted, in plain steps, against the tokens they gave; old ones fade.
-
-    Attributes:
-        steps: time.
-        tokens: what it gave.
-        rest: steps to decode plainly, left over by a request that ended.
-        losses: how many rests there were since drafting paid.
-        extra: what trying at first or after a rest took more than such a step should, in plain steps: the drafter has
-            to read all that was said meanwhile.
-    """
-
-    __slots__ = ("extra", "losses", "rest", "steps", "tokens")
-
-    def __init__(self) -> None:
-        self.steps, self.tokens, self.rest, self.losses = START * HOPE, START, 0, 0  # a first guess
-        self.extra: deque[float] = deque(maxlen=TRIES)
-
-    def add(self, steps: float, tokens: float) -> None:
-        """Count a step."""
-        self.fade()
-        self.steps += steps
-        self.tokens += tokens
-        if self.pays:
-            self.losses = 0
-
-    def fade(self) -> None:
-        """Old steps say less about the text as it moves on."""
-        self.steps, self.tokens = FADE * self.steps, FADE * self.tokens
-
-    def tried(self, took: float, price: Prices) -> float:
-        """What trying costs on top, in plain steps, after one more try that should have taken `took` of them."""
-        if price.costs.last_s is None:
-            return 0.0
-        self.extra.append(price.costs.last_s / price.plain_s - took)
-        return max(median(self.extra), 0.0)
-
-    def pause(self, lost: float) -> int:
-        """Steps of a rest after so many plain steps were lost.
-
-        Where drafting pays as a rule, a few losses are bad luck or a hard passage. Where it does not, what was lost
-        becomes a small part of the time; at first not for long, since a machine may have stood still.
-        """
-        if self.pays:
-            return ceil(lost / BREATH)
-        self.losses += 1
-        return min(ceil(lost / REGRET), PATIENCE << min(self.losses, 20))
-
-    @property
-    def pays(self) -> bool:
-        """Whether drafting was faster than plain decoding."""
-        return self.steps <= self.tokens
 
 
 class Pace:
@@ -88,11 +25,12 @@ class Pace:
 
     Attributes:
         rest: steps to decode plainly before drafting is tried again.
+        resting: whether the coming step is one of them.
     """
 
     __slots__ = (
         *("_accepted", "_asked", "_before", "_belief", "_drawn", "_gains", "_judged", "_known", "_overall", "_own"),
-        *("_reader", "_scores", "_seconds", "_survival", "_tries", "rest"),
+        *("_reader", "_scores", "_seconds", "_survival", "_tries", "rest", "resting"),
     )
 
     def __init__(self, temperature: float, overall: Record, known: bool = False) -> None:
@@ -110,12 +48,20 @@ class Pace:
         self._own, self._overall = Record(), overall
         self._own.steps = START * overall.steps / overall.tokens
         self.rest = 0 if overall.pays else overall.rest
+        self.resting = False
         self._tries = True  # whether the coming draft is the first of all, or after a rest
 
     @property
     def close(self) -> bool:
         """Whether drafting is hardly faster than plain decoding, if at all."""
         return self._own.steps > CLOSE * self._own.tokens
+
+    def begin(self) -> bool:
+        """A step begins; says whether it is one of a rest."""
+        self.resting = self.rest > 0
+        if self.resting:
+            self.skip()
+        return self.resting
 
     def skip(self) -> None:
         """One plain step of a rest is over."""
@@ -132,6 +78,7 @@ class Pace:
         price: Prices,
         read: Callable[[float], float | None] = lambda prob: None,
         drawn: int = 0,
+        sure: Sequence[float] = (),
     ) -> bool:
         """Whether one more candidate is worth its cost.
 
@@ -141,15 +88,17 @@ class Pace:
             price: of drafting.
             read: asks the head about the candidate before it, given its probability.
             drawn: candidates that are drawn already.
+            sure: the draft's probabilities of those candidates that it was not asked about, after the last one and
+                before the newest.
         """
         self._drawn = drawn
         if depth == 0:
             self._survival, self._scores, self._gains = 1.0, {}, []
             self._refresh(price)
-            if self.rest:  # while other rows draft
-                self.skip()
-                return False
-            return True
+            return not self.resting
+        for one in sure:
+            self._survival *= self._belief(log_odds(one))
+            self._before = one
         self._survival *= self._belief(log_odds(prob))
         worth = self._survival * self._worth(depth, price)
         before, self._before = self._before, prob
@@ -167,8 +116,7 @@ class Pace:
             probs: the drafter's probability of each.
             price: of verifying them.
         """
-        if self.rest:
-            self.skip()
+        if self.resting:
             return 0
         self._refresh(price)
         pace = self._token_s(price)
@@ -206,6 +154,14 @@ class Pace:
         for drafted, gain in enumerate(self._gains, depth + 1):
             yield gain, (self._step_s(drafted, price) - here) * share
 
+    def sure(self, depth: int, drawn: int, price: Prices) -> int:
+        """Down to which depth candidates that are drawn already cost nothing: that many are read in any case."""
+        self._drawn = drawn
+        here = self._step_s(depth + 1, price)
+        while depth + 1 < drawn and self._step_s(depth + 2, price) <= here:
+            depth += 1
+        return depth + 1
+
     def _token_s(self, price: Prices) -> float:
         """Seconds per token; plain decoding is always to be had."""
         return min(self._own.steps / self._own.tokens, 1.0) * price.plain_s
@@ -239,6 +195,8 @@ class Pace:
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))
         took = self._step_s(len(probs), price) / price.plain_s
+        if price.costs.last_s is not None and not self._tries:  # what it really was, unless the machine stood still
+            took = min(max(price.costs.last_s / price.plain_s, took / 2), 2 * took)
         self._own.add(took, accepted + 1)
         self._overall.add(took, accepted + 1)
         lost = took + price.back_s(len(probs)) / price.plain_s - accepted - 1

@@ -12,14 +12,15 @@ from torch import Tensor
 from foretoken.costs import GivenCosts
 from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy, check_length, decided, leaves
-from foretoken.length.pace import Pace, Record
+from foretoken.length.pace import Pace
+from foretoken.length.record import Record
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
-OLD = 32  # steps after which plain decoding is timed anew where it may be as fast
-SURE = 16  # times as many where it is not
-APART = 6  # steps it takes, and one more
+OFTEN, SELDOM = 32, 1024  # steps after which plain decoding is timed anew
+APART = 6  # steps that takes, and one more
+SAME = 0.1  # of its time is no change
 
 
 class Renewal(LengthPolicy):
@@ -70,21 +71,27 @@ class Renewal(LengthPolicy):
         self._given = None if self.config.cost is None else Prices(GivenCosts(self.config.cost))
         self.uses_clock = self._given is None
         self._apart = 0  # steps that are still to be decoded plainly, to time them
+        self._patience, self._known_s = OFTEN, 1.0
         self._overall: dict[tuple[float, bool], Record] = {}  # by temperature, and as `Pace` has `known`
 
     def rests(self, batch: Batch) -> bool:
-        if self._sets_apart(batch):
-            return True
-        paces = [self._pace(row) for row in batch.rows]
-        if not all(pace.rest for pace in paces):
-            return False
-        for pace in paces:
-            pace.skip()
-        return True
+        return self._sets_apart(batch) or self._rest(batch, known=False)
+
+    def declines(self, batch: Batch) -> bool:
+        return self._apart > 0 or self._rest(batch, known=True)
+
+    def _rest(self, batch: Batch, known: bool) -> bool:
+        """Whether all rows rest in this step, which is one step less for each."""
+        resting = [self._pace(row, known).begin() for row in batch.rows]  # each of them begins its step
+        return all(resting)
+
+    def resting(self, row: Row) -> bool:
+        return self._apart > 0 or self._pace(row).resting
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         active = [may for (may,) in frontier.active.tolist()]
         drafting = sum(active)
+        sure = frontier.sure or [()] * len(active)
         return decided(
             active[b]
             and depth < self.config.most
@@ -94,6 +101,7 @@ class Renewal(LengthPolicy):
                 self._prices(row, batch, drafting),
                 partial(self._read, frontier, b, row),
                 0 if row.request.repeats else frontier.drawn,  # neighbours decide whether tokens are drawn ahead
+                sure[b],
             )
             for b, (row, (depth, prob)) in enumerate(zip(batch.rows, leaves(frontier), strict=True))
         )
@@ -102,9 +110,14 @@ class Renewal(LengthPolicy):
         most = max(self._pace(row).likely(depth, self._prices(row, batch, len(batch.rows))) for row in batch.rows)
         return min(most, self.config.most - depth)
 
+    def sure(self, batch: Batch, depth: int, drawn: int) -> int:
+        if any(row.request.repeats for row in batch.rows):  # as above
+            return depth
+        price = self._prices(batch.rows[0], batch, len(batch.rows))
+        most = min(self._pace(row).sure(depth, drawn, price) for row in batch.rows)
+        return min(most, self.config.most)
+
     def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
-        if self._apart:
-            return [0] * len(known)
         drafting = sum(map(bool, known))
         return [
             self._pace(row, known=True).choose(probs[: self.config.most], self._prices(row, batch, drafting))
@@ -121,11 +134,17 @@ class Renewal(LengthPolicy):
                 pace.observe(probs[1:size], accepted, self._prices(row, batch, 1))
 
     def _sets_apart(self, batch: Batch) -> bool:
-        """Whether this step is decoded plainly to see what that takes: after a while, sooner where it is a near thing."""
+        """Whether this step is decoded plainly to see what that takes: ever more seldom while it takes the same."""
+        costs = batch.costs
+        if any(row.request.repeats for row in batch.rows):
+            return False
         if self._apart:
             self._apart -= 1
-        elif (age := batch.costs.age) > OLD and (age > SURE * OLD or self._close(batch)):
-            self._apart = APART
+            if not self._apart:
+                same = abs(costs.plain_s(1) / self._known_s - 1) < SAME
+                self._patience = min(2 * self._patience, SELDOM) if same else OFTEN
+        elif costs.age > self._patience and (costs.age > SELDOM or self._close(batch)):
+            self._apart, self._known_s = APART, costs.plain_s(1)
         return self._apart > 0
 
     def _close(self, batch: Batch) -> bool:

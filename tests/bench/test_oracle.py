@@ -21,7 +21,7 @@ EDITED = Sampling(repetition_penalty=1.2, presence_penalty=0.5, logit_bias={13: 
 
 @pytest.fixture(scope="module")
 def llm() -> LLM:
-    return foretoken.load(dtype="float32")
+    return foretoken.load(draft="builtin:pair", dtype="float32")
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), EDITED], ids=["plain", "penalties"])
@@ -49,7 +49,7 @@ def test_it_ends_with_the_draft_s_context(llm: LLM, monkeypatch: pytest.MonkeyPa
 def test_chance_cannot_be_foreseen(llm: LLM) -> None:
     assert foreseeable(llm, Sampling())
     assert not foreseeable(llm, Sampling(temperature=0.5))
-    warm = foretoken.load(draft_options={"temperature": "1"}, weights=False)
+    warm = foretoken.load(draft="builtin:pair", draft_options={"temperature": "1"}, weights=False)
     assert warm.methods["draft"] == Method("draft", "model", {"temperature": "1"})
     assert not foreseeable(warm, Sampling())
 

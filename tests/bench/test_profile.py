@@ -19,7 +19,7 @@ from foretoken.llm import LLM
 
 @pytest.fixture(scope="module")
 def llm() -> LLM:
-    return foretoken.load(dtype="float32", backend="torch", length="fixed:2")
+    return foretoken.load(draft="builtin:pair", dtype="float32", backend="torch", length="fixed:2")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ PROMPTS = ["What is 12 plus 30?", "Write a function that adds two numbers."]
 
 @pytest.fixture(scope="module")
 def llm() -> foretoken.LLM:
-    return foretoken.load(dtype="float32", length="fixed:3")
+    return foretoken.load(draft="builtin:pair", dtype="float32", length="fixed:3")
 
 
 @pytest.mark.parametrize(

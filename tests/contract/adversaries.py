@@ -10,7 +10,11 @@ from torch import Tensor
 
 from foretoken.accept.base import AcceptanceRule, chain_law, chain_verdict, residual
 from foretoken.draft.base import Drafter
+from foretoken.draft.model import ModelDrafter
+from foretoken.draft.relay import Relay
+from foretoken.draft.suffix import Suffix
 from foretoken.length.base import LengthPolicy
+from foretoken.models.base import LanguageModel
 from foretoken.rng import Rng
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict
@@ -100,6 +104,17 @@ class TwoGuesses(LookUp):
 
     max_children: ClassVar[int] = 2
     width: ClassVar[int] = 2
+
+
+class Relayed(Relay):
+    """Look-ups before the draft model, taken at the slightest promise."""
+
+    uses_model: ClassVar[bool] = True
+    guess: ClassVar[float] = 0.3
+    Config = ModelDrafter.Config  # type: ignore[assignment, misc] - the model's options are its own
+
+    def __init__(self, config: ModelDrafter.Config | None = None, model: LanguageModel | None = None) -> None:
+        super().__init__(Suffix(), ModelDrafter(config, model))
 
 
 class Twins(TreeShape):

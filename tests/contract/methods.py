@@ -37,7 +37,7 @@ OPTIONS: dict[tuple[str, str], list[dict[str, Any]]] = {
 }
 
 ADVERSARIES: dict[str, list[type[Any]]] = {
-    "draft": [adversaries.LookUp, adversaries.TwoGuesses],
+    "draft": [adversaries.LookUp, adversaries.TwoGuesses, adversaries.Relayed],
     "length": [adversaries.StopAfterZero, adversaries.Parity, adversaries.HiddenDigest, adversaries.Moody],
     "shape": [adversaries.Twins],
     "accept": [],

@@ -26,7 +26,7 @@ class OnlyDraws(Rejection):
     ("methods", "message"),
     [
         ((LookUp, Fixed, Chain, OnlyDraws), "`LookUp` chooses children as point, which rule `OnlyDraws` cannot judge"),
-        ((LookUp, Confidence, Chain, Rejection), "`Confidence` needs logits, which drafter `LookUp` has not"),
+        ((LookUp, Confidence, Chain, Rejection), "`Confidence` needs prob, which drafter `LookUp` has not"),
         ((ModelDrafter, Fixed, Twins, Greedy), "`ModelDrafter` handles 1 child per node, shape `Twins` makes 2"),
         ((TwoGuesses, Fixed, Twins, Rejection), "`Rejection` handles 1 child per node, shape `Twins` makes 2"),
     ],

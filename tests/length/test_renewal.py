@@ -15,8 +15,9 @@ from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.fixed import Fixed
-from foretoken.length.pace import Pace, Record
-from foretoken.length.renewal import Renewal
+from foretoken.length.pace import Pace
+from foretoken.length.record import Record
+from foretoken.length.renewal import APART, Renewal
 from foretoken.prices import Prices
 from foretoken.request import Request
 from tests.length.by_hand import batch, finished, frontier
@@ -89,7 +90,8 @@ def test_the_rest_after_a_try_reckons_with_what_it_really_took() -> None:
         one = Pace(0.0, overall)
         for took in seconds:
             one.rest = 1
-            one.skip()
+            assert one.begin()
+            one.begin()
             costs.last_s = took
             assert one.goes_on(0, 1.0, Prices(costs))
             one.observe([0.5], 0, Prices(costs))
@@ -109,7 +111,7 @@ def test_rests_begin_short_again_once_drafting_paid() -> None:
     assert [record.pause(100.0), record.pause(100.0)] == [128, 256]
     record.add(1.0, 30.0)
     assert record.pays
-    assert record.pause(100.0) == 8
+    assert [record.pause(lost) for lost in (0.5, 1.0, 100.0)] == [10, 20, 32]  # a hard passage, or a hiccup
     record.steps = 2 * record.tokens
     assert record.pause(100.0) == 128
 
@@ -124,7 +126,10 @@ def test_a_batch_of_resting_rows_is_not_drafted_for() -> None:
     assert policy.rests(rows)
     assert [policy._pace(row).rest for row in rows.rows] == [rest - 1 for rest in before]
     policy._pace(rows.rows[0]).rest = 0
+    rest = policy._pace(rows.rows[1]).rest
     assert not policy.rests(rows)
+    assert policy._pace(rows.rows[1]).rest == rest - 1  # however many others draft
+    assert [policy.resting(row) for row in rows.rows] == [False, True]
     assert policy.grow(frontier([0, 0]), rows)[:, 0].tolist() == [True, False]
 
 
@@ -179,6 +184,7 @@ def test_rows_learn_apart() -> None:
     policy.observe(rows, *finished([3, 3], [3, 0], torch.full((2, 4), 0.5)))
     for _ in range(4):
         policy.observe(rows, *finished([3, 3], [3, 0], torch.full((2, 4), 0.5)))
+    assert not policy.rests(rows)  # not all of them
     assert policy.grow(frontier([0, 0]), rows)[:, 0].tolist() == [True, False]
 
 
@@ -216,3 +222,72 @@ def test_a_belief_starts_as_told_and_stays_finite() -> None:
         belief.observe(log_odds(1.0), False)
     assert 0 <= belief(log_odds(1.0)) < 0.05
     assert np.isfinite([belief.shift, belief.scale]).all()
+
+
+def test_candidates_that_are_drawn_and_read_for_nothing_are_not_asked_about() -> None:
+    policy, rows = Renewal(), batch(2)
+    rows.costs = GivenCosts(0.1)
+    assert policy.sure(rows, 0, 3) == 3
+    assert policy.sure(rows, 3, 5) == 5
+    rows.costs = GivenCosts(0.1, {1: 1.0, 6: 1.0, 7: 2.0})  # with two rows, the third candidate costs
+    assert policy.sure(rows, 0, 4) == 2
+    assert Renewal(Renewal.Config(most=2)).sure(rows, 0, 2) == 2
+    rows.rows[0].request = replace(rows.rows[0].request, repeats=True)
+    assert policy.sure(rows, 0, 2) == 0  # its neighbours would decide
+
+
+def test_candidates_that_it_was_not_asked_about_count_all_the_same() -> None:
+    def fresh() -> Pace:
+        one = Pace(0.0, Record())
+        assert one.goes_on(0, 1.0, price)
+        return one
+
+    price = Prices(GivenCosts(0.2))
+    step_by_step, at_once = fresh(), fresh()
+    for depth, prob in enumerate((0.7, 0.8), 1):
+        step_by_step.goes_on(depth, prob, price)
+    assert step_by_step.goes_on(3, 0.6, price) == at_once.goes_on(3, 0.6, price, sure=[0.7, 0.8])
+    assert step_by_step._survival == at_once._survival
+    assert step_by_step._before == at_once._before
+
+
+class Clocked(GivenCosts):
+    """Costs of which the price of a plain step is known from long ago."""
+
+    def __init__(self) -> None:
+        super().__init__(0.1)
+        self.age, self.plain = 33, 1.0
+
+    def plain_s(self, rows: int) -> float:
+        return self.plain
+
+
+def test_plain_decoding_is_timed_now_and_then_where_it_may_be_as_fast() -> None:
+    policy, rows = Renewal(), batch(1)
+    rows.costs = costs = Clocked()
+    assert not policy.rests(rows)  # nothing was drafted yet
+    policy._pace(rows.rows[0])  # at first it is a near thing
+
+    def apart() -> int:
+        steps = 0
+        while policy.rests(rows):
+            assert policy.declines(rows)
+            steps += 1
+        return steps
+
+    assert apart() == APART
+    assert not policy.declines(rows)
+    assert (apart(), policy._patience) == (0, 64)  # as before, so it is looked at less often
+    costs.age = 65
+    assert policy.rests(rows)
+    costs.plain = 1.2
+    assert (apart(), policy._patience) == (APART - 1, 32)
+    for known in (False, True):
+        pace = policy._pace(rows.rows[0], known)
+        pace._own.steps = 0.6 * pace._own.tokens  # no near thing any more
+    assert apart() == 0
+    costs.age = 1025
+    assert apart() == APART
+    costs.age = 2000
+    rows.rows[0].request = replace(rows.rows[0].request, repeats=True)
+    assert apart() == 0

@@ -96,8 +96,8 @@ MUTANTS = [
     Mutant(
         "a policy sees the token it decides about, since that is drawn already",
         "draft/base.py",
-        "drawn_probs[:, here],",
-        "drawn_probs[:, at + 1 : at + 2] if depth < ready else drawn_probs[:, here],",
+        "leaf(drawn, drawn_probs, at,",
+        "leaf(drawn, drawn_probs.roll(-1, 1) if depth < ready else drawn_probs, at,",
         CHAINS,
     ),
     Mutant(
@@ -144,9 +144,9 @@ MUTANTS = [
     ),
     Mutant(
         "a stall at the first try makes the longest rest",
-        "length/pace.py",
-        "min(rest, PATIENCE << min(self.losses, 20))",
-        "rest",
+        "length/record.py",
+        "min(ceil(lost / REGRET), PATIENCE << min(self.losses, 20))",
+        "ceil(lost / REGRET)",
         ("tests/length/test_renewal.py::test_rests_begin_short_again_once_drafting_paid",),
     ),
     Mutant(
@@ -362,8 +362,8 @@ MUTANTS = [
     Mutant(
         "verifying more tokens costs nothing more",
         "prices.py",
-        "self.costs.verify_s(read) +",
-        "self.costs.verify_s(self.rows) +",
+        "self.costs.verify_s(read) if drafted",
+        "self.costs.verify_s(self.rows) if drafted",
         ("tests/length/test_renewal.py", "tests/test_costs.py"),
     ),
     Mutant(
@@ -449,6 +449,62 @@ MUTANTS = [
         "begin = draft.tokens.shape[1] + last * self._ahead",
         "begin = draft.tokens.shape[1]",
         ("tests/draft/test_lookahead.py",),
+    ),
+    Mutant(
+        "what a text proposes is judged by the law of a model that drew nothing",
+        "draft/relay.py",
+        "q = torch.where(mine[..., None], point, q)",
+        "q = torch.where(mine[..., None], torch.full_like(q, 1 / q.shape[-1]), q)",
+        ("tests/draft/test_relay.py",),
+    ),
+    Mutant(
+        "a row that rests takes a look-up only where it promises more than a draft",
+        "draft/relay.py",
+        "length.resting(row) or ",
+        "",
+        ("tests/draft/test_relay.py",),
+    ),
+    Mutant(
+        "a rest never ends among rows that draft",
+        "length/pace.py",
+        "        if self.resting:\n            self.skip()\n        return self.resting",
+        "        return self.resting",
+        ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
+        "a bandit plays its lengths on look-ups",
+        "length/bandit.py",
+        "return likely(known)",
+        "return super().choose(batch, known)",
+        ("tests/contract/test_seeds.py::test_the_same_seed_gives_the_same_text_alone_and_in_any_batch",),
+    ),
+    Mutant(
+        "look-ups go on behind the end of a text",
+        "draft/suffix.py",
+        "            if token in ends:\n                break\n",
+        "",
+        ("tests/draft/test_suffix.py",),
+    ),
+    Mutant(
+        "a prompt tells how often the model repeats itself",
+        "draft/suffix.py",
+        "token, judged = tokens[end], end < self._prompt",
+        "token, judged = tokens[end], False",
+        ("tests/draft/test_suffix.py",),
+    ),
+    Mutant(
+        "a plain step after a wide one is what plain decoding takes",
+        "curves.py",
+        "elif self._calm > CALM:",
+        "else:",
+        ("tests/test_costs.py::test_a_plain_step_costs_what_it_takes_where_no_other_is_near",),
+    ),
+    Mutant(
+        "candidates that renewal was not asked about count for nothing",
+        "length/pace.py",
+        "            self._survival *= self._belief(log_odds(one))\n",
+        "",
+        ("tests/length/test_renewal.py",),
     ),
     Mutant(
         "a net trained for another model is taken",

@@ -1,0 +1,72 @@
+"""Whether drafting was worth its time, and for how long to leave it alone where it was not."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import ceil
+from statistics import median
+
+from foretoken.prices import Prices
+
+FADE = 0.99  # how much a step still counts when the next one is done
+START = 12.0  # tokens the first guess of a pace counts for
+HOPE = 0.8  # the first guess: drafting takes this much of the time of plain decoding
+REGRET = 0.01  # of the time may be lost on trying again where drafting does not pay
+HARD = 0.05  # where it pays for other texts
+BREATH = 32  # steps of a rest at most, there
+PATIENCE = 64  # a rest is twice as long at most, four times after the next loss, and so on
+TRIES = 5  # that tell what trying costs
+
+
+class Record:
+    """Time of steps that drafted, in plain steps, against the tokens they gave; old ones fade.
+
+    Attributes:
+        steps: time.
+        tokens: what it gave.
+        rest: steps to decode plainly, left over by a request that ended.
+        losses: how many rests there were since drafting paid.
+        extra: what trying at first or after a rest took more than such a step should, in plain steps: the drafter has
+            to read all that was said meanwhile.
+    """
+
+    __slots__ = ("extra", "losses", "rest", "steps", "tokens")
+
+    def __init__(self) -> None:
+        self.steps, self.tokens, self.rest, self.losses = START * HOPE, START, 0, 0  # a first guess
+        self.extra: deque[float] = deque(maxlen=TRIES)
+
+    def add(self, steps: float, tokens: float) -> None:
+        """Count a step."""
+        self.fade()
+        self.steps += steps
+        self.tokens += tokens
+        if self.pays:
+            self.losses = 0
+
+    def fade(self) -> None:
+        """Old steps say less about the text as it moves on."""
+        self.steps, self.tokens = FADE * self.steps, FADE * self.tokens
+
+    def tried(self, took: float, price: Prices) -> float:
+        """What trying costs on top, in plain steps, after one more try that should have taken `took` of them."""
+        if price.costs.last_s is None:
+            return 0.0
+        self.extra.append(price.costs.last_s / price.plain_s - took)
+        return max(median(self.extra), 0.0)
+
+    def pause(self, lost: float) -> int:
+        """Steps of a rest after so many plain steps were lost.
+
+        Where drafting pays as a rule, a few losses are bad luck or a hard passage. Where it does not, what was lost
+        becomes a small part of the time; at first not for long, since a machine may have stood still.
+        """
+        if self.pays:
+            return min(ceil(lost / HARD), BREATH)
+        self.losses += 1
+        return min(ceil(lost / REGRET), PATIENCE << min(self.losses, 20))
+
+    @property
+    def pays(self) -> bool:
+        """Whether drafting was faster than plain decoding."""
+        return self.steps <= self.tokens
