@@ -110,7 +110,11 @@ class Pace:
         return worth > 1
 
     def choose(self, probs: Sequence[float], price: Prices) -> int:
-        """How many candidates pay most, where all of them are known and cost nothing to draw.
+        """How many candidates to verify, where all of them are known and cost nothing to draw.
+
+        As many as give most tokens per second, if that is more than usual: where a text can be looked up, it mostly can
+        in the next step as well, so tokens that a longer step might bring are not lost. Else as many as pay most at the
+        usual pace.
 
         Args:
             probs: the drafter's probability of each.
@@ -119,15 +123,17 @@ class Pace:
         if self.resting:
             return 0
         self._refresh(price)
-        pace = self._token_s(price)
-        here, survival, gain, best, most = self._step_s(0, price), 1.0, 0.0, 0, 0.0
+        usual, here, survival, tokens = self._token_s(price), self._step_s(0, price), 1.0, 1.0
+        fastest, least, best, most = 0, here, 0, usual - here
         for count, prob in enumerate(probs, 1):
-            survival *= self._belief(log_odds(prob))
-            gain += survival * pace
-            worth = gain - (self._step_s(count, price) - here) * price.share
-            if worth > most:
-                best, most = count, worth
-        return best
+            survival *= min(self._belief(log_odds(prob)), prob)  # what was counted is only ever doubted
+            tokens += survival
+            seconds = here + (self._step_s(count, price) - here) * price.share
+            if seconds < least * tokens:
+                fastest, least = count, seconds / tokens
+            if tokens * usual - seconds > most:
+                best, most = count, tokens * usual - seconds
+        return fastest if least < usual else best
 
     def likely(self, depth: int, price: Prices) -> int:
         """How many more candidates pay most, by what was accepted so far, out of a few."""

@@ -20,7 +20,7 @@ from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
 OFTEN, SELDOM = 32, 1024  # steps after which plain decoding is timed anew
 APART = 6  # steps that takes, and one more
-SAME = 0.1  # of its time is no change
+SAME = 0.15  # of its time is no change
 
 
 class Renewal(LengthPolicy):
@@ -71,7 +71,7 @@ class Renewal(LengthPolicy):
         self._given = None if self.config.cost is None else Prices(GivenCosts(self.config.cost))
         self.uses_clock = self._given is None
         self._apart = 0  # steps that are still to be decoded plainly, to time them
-        self._patience, self._known_s = OFTEN, 1.0
+        self._patience, self._since, self._known_s = OFTEN, 0, 1.0
         self._overall: dict[tuple[float, bool], Record] = {}  # by temperature, and as `Pace` has `known`
 
     def rests(self, batch: Batch) -> bool:
@@ -135,16 +135,20 @@ class Renewal(LengthPolicy):
 
     def _sets_apart(self, batch: Batch) -> bool:
         """Whether this step is decoded plainly to see what that takes: ever more seldom while it takes the same."""
-        costs = batch.costs
+        costs, rows = batch.costs, len(batch.rows)
         if any(row.request.repeats for row in batch.rows):
             return False
+        self._since += 1
         if self._apart:
             self._apart -= 1
-            if not self._apart:
-                same = abs(costs.plain_s(1) / self._known_s - 1) < SAME
+            # Where the first of these steps are as expected, the others will be, too.
+            found = costs.last_s if self._apart and costs.last_s else costs.plain_s(rows)
+            same = abs(found / self._known_s - 1) < SAME
+            if self._apart < APART - 1 and (same or not self._apart):
                 self._patience = min(2 * self._patience, SELDOM) if same else OFTEN
-        elif costs.age > self._patience and (costs.age > SELDOM or self._close(batch)):
-            self._apart, self._known_s = APART, costs.plain_s(1)
+                self._apart = self._since = 0
+        elif min(costs.age, self._since) > self._patience and (costs.age > SELDOM or self._close(batch)):
+            self._apart, self._known_s = APART, costs.plain_s(rows)
         return self._apart > 0
 
     def _close(self, batch: Batch) -> bool:

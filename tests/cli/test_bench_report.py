@@ -63,7 +63,7 @@ def written(run: Run, tmp_path: Path) -> tuple[dict[str, Any], str]:
     file = tmp_path / "report.html"
     result = run(
         *("bench", "--limit", "2", "--max-new-tokens", "12", "--dtype", "float32", "--check", "--json"),
-        *("--profile", "--simulate", "--draft-costs", "here,0.1"),
+        *("--profile", "--simulate", "--draft-costs", "here,0.1", "--draft", "builtin:pair"),
         *("--methods", METHODS, "--html", str(file), "--answers", str(tmp_path / "answers")),
     )
     assert (result.code, result.err) == (0, "")

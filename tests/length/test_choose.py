@@ -26,9 +26,13 @@ def test_a_policy_that_needs_more_than_probabilities_takes_what_is_likely() -> N
     assert Disco(None, DiscoClassifier()).choose(batch(3), [[0.9, 0.8, 0.6], [0.4], []]) == [2, 0, 0]
 
 
-@pytest.mark.parametrize(("slope", "count"), [(0.0, 4), (0.06, 3), (0.3, 2), (0.7, 1), (0.8, 0)])
+@pytest.mark.parametrize(("slope", "count"), [(0.0, 4), (0.01, 4), (0.06, 2), (0.3, 2), (0.7, 1), (0.8, 0)])
 def test_renewal_takes_as_many_as_pay(slope: float, count: int) -> None:
-    """A token is worth 0.8 plain steps at first, so these are worth 0.72, 0.648, 0.065 and 0.058 of one."""
+    """A step brings 1, 1.9, 2.71, 2.79 or 2.86 tokens, and a token takes 0.8 plain steps at first.
+
+    So two candidates are fastest at a slope of 0.06, where the third would pay as well; at 0.7 none is faster than
+    usual, and one is better than none.
+    """
     rows = batch(1)
     rows.costs = GivenCosts(5.0, {1: 1.0, 2: 1.0 + slope})
     assert Renewal().choose(rows, [[0.9, 0.9, 0.1, 0.9]]) == [count]

@@ -256,7 +256,7 @@ class Clocked(GivenCosts):
 
     def __init__(self) -> None:
         super().__init__(0.1)
-        self.age, self.plain = 33, 1.0
+        self.age, self.plain, self.last_s = 33, 1.0, 1.0
 
     def plain_s(self, rows: int) -> float:
         return self.plain
@@ -265,29 +265,40 @@ class Clocked(GivenCosts):
 def test_plain_decoding_is_timed_now_and_then_where_it_may_be_as_fast() -> None:
     policy, rows = Renewal(), batch(1)
     rows.costs = costs = Clocked()
-    assert not policy.rests(rows)  # nothing was drafted yet
-    policy._pace(rows.rows[0])  # at first it is a near thing
 
-    def apart() -> int:
+    def apart(age: int) -> int:
+        costs.age = policy._since = age
         steps = 0
         while policy.rests(rows):
             assert policy.declines(rows)
             steps += 1
+        assert not policy.declines(rows)
         return steps
 
-    assert apart() == APART
-    assert not policy.declines(rows)
-    assert (apart(), policy._patience) == (0, 64)  # as before, so it is looked at less often
-    costs.age = 65
-    assert policy.rests(rows)
-    costs.plain = 1.2
-    assert (apart(), policy._patience) == (APART - 1, 32)
+    assert apart(33) == 0  # nothing was drafted yet
+    policy._pace(rows.rows[0])  # at first it is a near thing
+    assert apart(33) == 2  # as expected
+    assert policy._patience == 64
+    assert apart(60) == 0
+    costs.last_s = 1.3
+    assert apart(70) == APART
+    assert policy._patience == 128  # it is what it was after all
+    costs.last_s = 1.0
     for known in (False, True):
         pace = policy._pace(rows.rows[0], known)
         pace._own.steps = 0.6 * pace._own.tokens  # no near thing any more
-    assert apart() == 0
-    costs.age = 1025
-    assert apart() == APART
-    costs.age = 2000
+    assert apart(900) == 0
+    assert apart(1025) > 0
     rows.rows[0].request = replace(rows.rows[0].request, repeats=True)
-    assert apart() == 0
+    assert apart(2000) == 0
+
+
+def test_what_has_changed_is_looked_at_often() -> None:
+    policy, rows = Renewal(), batch(1)
+    rows.costs = costs = Clocked()
+    policy._pace(rows.rows[0])
+    policy._since, policy._patience, costs.age = 600, 512, 600
+    assert policy.rests(rows)
+    costs.plain = costs.last_s = 1.3
+    assert [policy.rests(rows) for _ in range(APART)] == [True] * (APART - 1) + [False]
+    assert policy._patience == 32
