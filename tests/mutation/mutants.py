@@ -469,7 +469,7 @@ MUTANTS = [
         "length/pace.py",
         "        if self.resting:\n            self.skip()\n        return self.resting",
         "        return self.resting",
-        ("tests/length/test_renewal.py",),
+        ("tests/length/test_renewal.py::test_a_batch_of_resting_rows_is_not_drafted_for",),
     ),
     Mutant(
         "a bandit plays its lengths on look-ups",
