@@ -26,11 +26,12 @@ class Pace:
     Attributes:
         rest: steps to decode plainly before drafting is tried again.
         resting: whether the coming step is one of them.
+        chosen: known candidates that it chose in this step.
     """
 
     __slots__ = (
         *("_accepted", "_asked", "_before", "_belief", "_drawn", "_gains", "_judged", "_known", "_overall", "_own"),
-        *("_reader", "_scores", "_seconds", "_survival", "_tries", "rest", "resting"),
+        *("_reader", "_scores", "_seconds", "_survival", "_tries", "chosen", "rest", "resting"),
     )
 
     def __init__(self, temperature: float, overall: Record, known: bool = False) -> None:
@@ -48,7 +49,7 @@ class Pace:
         self._own, self._overall = Record(), overall
         self._own.steps = START * overall.steps / overall.tokens
         self.rest = 0 if overall.pays else overall.rest
-        self.resting = False
+        self.resting, self.chosen = False, 0
         self._tries = True  # whether the coming draft is the first of all, or after a rest
 
     @property
@@ -58,7 +59,7 @@ class Pace:
 
     def begin(self) -> bool:
         """A step begins; says whether it is one of a rest."""
-        self.resting = self.rest > 0
+        self.resting, self.chosen = self.rest > 0, 0
         if self.resting:
             self.skip()
         return self.resting
@@ -133,7 +134,8 @@ class Pace:
                 fastest, least = count, seconds / tokens
             if tokens * usual - seconds > most:
                 best, most = count, tokens * usual - seconds
-        return fastest if least < usual else best
+        self.chosen = fastest if least < usual else best
+        return self.chosen
 
     def likely(self, depth: int, price: Prices) -> int:
         """How many more candidates pay most, by what was accepted so far, out of a few."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from foretoken.costs import GivenCosts
 from foretoken.length.confidence import Confidence
@@ -10,7 +13,7 @@ from foretoken.length.disco import Disco
 from foretoken.length.fixed import Fixed
 from foretoken.length.renewal import Renewal
 from foretoken.models.disco_classifier import DiscoClassifier
-from tests.length.by_hand import batch
+from tests.length.by_hand import batch, finished
 
 
 def test_a_policy_that_says_nothing_else_is_asked_as_if_they_were_drawn() -> None:
@@ -58,3 +61,23 @@ def test_look_ups_that_did_not_pay_are_left_alone_for_a_while() -> None:
     assert pace.rest == rest - 1
     assert not policy.rests(rows)  # what the model drafts is another matter
     assert policy.choose(rows, [[0.95, 0.95]]) == [0]  # as where another row of the batch looks up
+
+
+def test_what_was_chosen_and_what_was_drafted_are_learnt_apart() -> None:
+    """A draft without forwards need not be a look-up, and a look-up that was chosen may have been left for a draft."""
+
+    def learnt(choose: bool, forwards: int) -> list[bool]:
+        policy, rows = Renewal(), batch(1)
+        (row,) = rows.rows
+        paces = [policy._pace(row, known) for known in (False, True)]
+        before = [pace._judged for pace in paces]
+        policy.declines(rows)
+        if choose:
+            policy.choose(rows, [[0.9, 0.9]])
+        draft, verdict = finished([2], [1], torch.full((1, 3), 0.9))
+        policy.observe(rows, replace(draft, num_forwards=torch.tensor([forwards])), verdict)
+        return [pace._judged != then for pace, then in zip(paces, before, strict=True)]
+
+    assert learnt(choose=True, forwards=0) == [False, True]
+    assert learnt(choose=True, forwards=2) == [True, False]
+    assert learnt(choose=False, forwards=0) == [True, False]
