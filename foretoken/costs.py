@@ -139,7 +139,8 @@ class MeasuredCosts(Costs):
         return self._verify(self._width(tokens))
 
     def plain_s(self, rows: int) -> float:
-        return self._alone.seconds or self.verify_s(1) if rows == 1 else self.verify_s(rows)
+        alone_s = self._alone.seconds if rows == 1 else None
+        return alone_s or self.verify_s(rows)
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self.last_s = draft_s + verify_s

@@ -38,7 +38,6 @@ class Relay(Drafter):
     """
 
     guess: ClassVar[float] = 1.5
-
     drawn: ClassVar[Drawn] = Drawn.IID
     # What `then` does not provide is refused before the two are put together.
     provides: ClassVar[frozenset[str]] = frozenset({"prob", "logits", "hidden"})

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError, did_you_mean
-from foretoken.length.base import LengthPolicy, check_length, check_probability, likely, within
+from foretoken.length.base import LengthPolicy, check_length, check_probability, probable, within
 from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
@@ -72,7 +72,7 @@ class Bandit(LengthPolicy):
         return max(self._arms(row).chosen for row in batch.rows) - depth
 
     def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
-        return likely(known)  # its lengths are those of drafts that cost something
+        return probable(known)  # its lengths are those of drafts that cost something
 
     def _arms(self, row: Row) -> Arms:
         if self not in row.memory:

@@ -124,7 +124,7 @@ class LengthPolicy(ABC):
             known: per row. The probability of each candidate, as `Frontier.prob` has it.
         """
         if self.needs - {"prob"}:
-            return likely(known)
+            return probable(known)
         counts, going = [0] * len(known), [len(chances) > 0 for chances in known]
         while any(going):
             newest = [chances[count - 1] if count else 1.0 for chances, count in zip(known, counts, strict=True)]
@@ -141,7 +141,7 @@ class LengthPolicy(ABC):
         """Learn from a finished step; called before finished rows leave the batch."""
 
 
-def likely(known: Sequence[Sequence[float]]) -> list[int]:
+def probable(known: Sequence[Sequence[float]]) -> list[int]:
     """How many candidates of each row are all accepted more often than not."""
     return [sum(survival >= EVEN for survival in accumulate(chances, mul)) for chances in known]
 

@@ -474,7 +474,7 @@ MUTANTS = [
     Mutant(
         "a bandit plays its lengths on look-ups",
         "length/bandit.py",
-        "return likely(known)",
+        "return probable(known)",
         "return super().choose(batch, known)",
         ("tests/contract/test_seeds.py::test_the_same_seed_gives_the_same_text_alone_and_in_any_batch",),
     ),
