@@ -4,43 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from foretoken.errors import GenerationError
+from foretoken.host import to_device
 from foretoken.types import Row
 
 
-class Rng(Protocol):
+class Dice(Protocol):
+    """Chance, as an acceptance rule sees it."""
+
+    def coin(self, row: int, prob: float) -> bool:
+        """Flip a coin for one row.
+
+        Args:
+            row: whose random number it takes.
+            prob: of True. 0 never comes up, 1 always does.
+        """
+        ...
+
+    def pick(self, probs: Tensor, active: Sequence[bool]) -> Tensor:
+        """Draw one token per row.
+
+        Args:
+            probs: [B, V] float. A distribution per row; a token of probability 0 is never drawn.
+            active: per row. Inactive rows spend no randomness and give 0.
+
+        Returns:
+            [B] int64.
+        """
+        ...
+
+
+class Rng(Dice, Protocol):
     """The only source of randomness for drafters and acceptance rules.
 
     Tests replace it by one that walks through every outcome with its probability.
     """
 
-    def coin(self, prob: Tensor, active: Tensor) -> Tensor:
-        """Flip coins.
+    def along(self, probs: Tensor, chains: Sequence[Sequence[int] | None]) -> tuple[Tensor, Tensor]:
+        """Draw a token after each node of a chain, for as long as what is drawn is the chain's next token.
 
         Args:
-            prob: [B, ...] float. Probability of True. 0 never comes up, 1 always does.
-            active: [B, ...] bool. Inactive entries spend no randomness and come up False.
+            probs: [B, N, V] float. A distribution after each node.
+            chains: per row. The tokens after its root, N-1 at most; a row of None spends no randomness.
 
         Returns:
-            [B, ...] bool.
-        """
-        ...
-
-    def pick(self, probs: Tensor, active: Tensor) -> Tensor:
-        """Draw one token per row.
-
-        Args:
-            probs: [B, V] float. A distribution per row; a token of probability 0 is never drawn.
-            active: [B] bool. Inactive rows spend no randomness and give 0.
-
-        Returns:
-            [B] int64.
+            [B, N] int64. Tokens; what comes after the first that is not the chain's means nothing.
+            [B, N] float64. What the probabilities add up to.
         """
         ...
 
@@ -96,17 +111,17 @@ class SeededRng:
         stream: Stream = memory[key]
         return stream
 
-    def coin(self, prob: Tensor, active: Tensor) -> Tensor:
-        wanted = active.reshape(len(active), -1).tolist()
-        # An inactive entry gets a number that no probability exceeds.
-        uniform = [[self._stream(b).next() if want else 2.0 for want in row] for b, row in enumerate(wanted)]
-        drawn = torch.tensor(uniform, dtype=torch.float64).to(prob.device, non_blocking=True)
-        return drawn.reshape(active.shape) < prob
+    def coin(self, row: int, prob: float) -> bool:
+        return self._stream(row).next() < prob
 
-    def pick(self, probs: Tensor, active: Tensor) -> Tensor:
-        wanted = active.tolist()
-        token = draw(probs, [self._stream(b).next() if want else 0.0 for b, want in enumerate(wanted)])
-        return token if all(wanted) else token * active.to(token.device, non_blocking=True)
+    def pick(self, probs: Tensor, active: Sequence[bool]) -> Tensor:
+        token = draw(probs, [self._stream(b).next() if want else 0.0 for b, want in enumerate(active)])
+        return token if all(active) else token * to_device(active, token.device)
+
+    def along(self, probs: Tensor, chains: Sequence[Sequence[int] | None]) -> tuple[Tensor, Tensor]:
+        spent = [0 if chain is None else len(chain) + 1 for chain in chains]
+        drawn = [[[self._stream(b).next()] for _ in range(count)] for b, count in enumerate(spent)]
+        return _land(probs, [[*row, *[[0.0]] * (probs.shape[1] - len(row))] for row in drawn])
 
     def peek(self, count: int) -> Tensor:
         numbers = [self._stream(b).peek(count) for b in range(len(self._rows))]
@@ -118,6 +133,24 @@ class SeededRng:
                 self._stream(b).next()
 
 
+class Only:
+    """Randomness for acceptance in some rows of a batch; the others spend none, and nothing comes up.
+
+    Args:
+        rng: of all rows.
+        rows: which.
+    """
+
+    def __init__(self, rng: Rng, rows: Sequence[bool]) -> None:
+        self._rng, self._rows = rng, rows
+
+    def coin(self, row: int, prob: float) -> bool:
+        return self._rows[row] and self._rng.coin(row, prob)
+
+    def pick(self, probs: Tensor, active: Sequence[bool]) -> Tensor:
+        return self._rng.pick(probs, [one and mine for one, mine in zip(active, self._rows, strict=True)])
+
+
 def draw(probs: Tensor, uniforms: Sequence[float]) -> Tensor:
     """Turn uniform numbers into tokens; a token of probability 0 never comes up.
 
@@ -127,14 +160,22 @@ def draw(probs: Tensor, uniforms: Sequence[float]) -> Tensor:
 
     Returns:
         [B] int64.
+
+    Raises:
+        GenerationError: probabilities that are all zero, or no numbers.
     """
-    cumulative = probs.cumsum(-1, dtype=torch.float64)  # [B, V]
-    totals = cumulative[:, -1].tolist()
-    check_usable(totals)
-    # Strictly below the total, and the first entry above the point.
-    points = [[min(u * t, math.nextafter(t, 0))] for u, t in zip(uniforms, totals, strict=True)]
-    point = torch.tensor(points, dtype=torch.float64).to(probs.device, non_blocking=True)
-    return torch.searchsorted(cumulative, point, right=True).squeeze(-1)
+    token, mass = _land(probs, [[u] for u in uniforms])
+    check_usable(mass.tolist())
+    return token
+
+
+def _land(probs: Tensor, uniforms: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """Tokens, and the sums of what they were drawn from, over all axes but the last, which in `uniforms` has one."""
+    cumulative = probs.cumsum(-1, dtype=torch.float64)
+    mass = cumulative[..., -1:]
+    share = torch.tensor(uniforms, dtype=torch.float64).to(probs.device, non_blocking=True)
+    # The first entry above the point; a share below 1 leaves it below the sum, even when rounded.
+    return torch.searchsorted(cumulative, mass * share, right=True).squeeze(-1), mass.squeeze(-1)
 
 
 def check_usable(mass: Sequence[float]) -> None:

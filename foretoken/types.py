@@ -143,6 +143,7 @@ class Draft:
         num_forwards: [B] int64. Draft forwards spent per row.
         along: what the target reads beside the nodes, or None.
         chain: whether it is known that in every row each node in use has the one before it as its parent.
+        points: rows whose tokens are point masses, though others' are not and all have a `q`; None where there is none.
     """
 
     tokens: Tensor
@@ -154,6 +155,7 @@ class Draft:
     num_forwards: Tensor
     along: Along | None = None
     chain: bool = False
+    points: Sequence[bool] | None = None
 
     @property
     def num_read(self) -> int:

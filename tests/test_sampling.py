@@ -173,7 +173,7 @@ def test_numbers_that_are_none_end_in_a_clear_error(bad: float, options: dict[st
     logits[11] = bad
     one = row(**options)
     with pytest.raises(GenerationError, match="no usable probabilities") as caught:
-        SeededRng([one], "accept").pick(root_law(logits, one)[None], torch.tensor([True]))
+        SeededRng([one], "accept").pick(root_law(logits, one)[None], [True])
     assert "float32" in str(caught.value.hint)
 
 
@@ -182,7 +182,7 @@ def test_everything_forbidden_ends_in_a_clear_error() -> None:
         one = row(temperature=temperature, logit_bias=dict.fromkeys(range(V), -math.inf))
         law = root_law(random_logits(V), one)
         with pytest.raises(GenerationError):
-            SeededRng([one], "accept").pick(law[None], torch.tensor([True]))
+            SeededRng([one], "accept").pick(law[None], [True])
 
 
 @pytest.mark.parametrize(

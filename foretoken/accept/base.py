@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import takewhile
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from foretoken.rng import Rng
+from foretoken.host import to_device, to_host
+from foretoken.rng import Dice
 from foretoken.types import Draft, Drawn, Verdict
 
 
@@ -36,7 +40,7 @@ class AcceptanceRule(ABC):
         """A rule with its options."""
 
     @abstractmethod
-    def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
+    def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
         """Decide.
 
         Args:
@@ -48,27 +52,27 @@ class AcceptanceRule(ABC):
             The accepted path, and one recovered or bonus token per row.
         """
 
-    def match(self, draft: Draft, likeliest: Tensor) -> Verdict:
-        """What `accept` comes to, for every lossless rule, on chains whose requests take the target's likeliest token.
+    def match(self, draft: Draft, said: Tensor) -> Verdict:
+        """What `accept` comes to, for every lossless rule, on chains of point masses: go on while the target says so.
+
+        Where every request takes the likeliest token, any chain is one of point masses.
 
         Args:
             draft: a chain per row, on the CPU.
-            likeliest: [B, N] int64, on the CPU. After each node.
+            said: [B, N] int64, on the CPU. A token that the target takes after each node; what follows the first that
+                is not the chain's means nothing.
 
         Returns:
             The tokens up to the first that is not the target's, and the target's after them.
         """
         if draft.tokens.shape[1] == 1:
-            return plain_verdict(draft, likeliest[:, 0])
+            none, zeros, never = nothing(len(said))
+            return Verdict(none, zeros, zeros, said[:, 0], never)
         # A handful of numbers per row: as lists they take less time than one operation on a tensor each.
-        rows = list(zip(draft.tokens.tolist(), likeliest.tolist(), (draft.sizes - 1).tolist(), strict=True))
-        counts = [next((i for i in range(last) if tokens[i + 1] != best[i]), last) for tokens, best, last in rows]
-        length = draft.tokens.shape[1]
-        path = [[*range(1, count + 1), *[-1] * (length - 1 - count)] for count in counts]
-        tested = [min(count + 1, last) for count, (_, _, last) in zip(counts, rows, strict=True)]
-        following = [best[count] for count, (_, best, _) in zip(counts, rows, strict=True)]
-        recovered = [count < last for count, (_, _, last) in zip(counts, rows, strict=True)]
-        return Verdict(*map(torch.tensor, (path, counts, tested, following, recovered)))
+        rows = list(zip(draft.tokens.tolist(), said.tolist(), draft.sizes.tolist(), strict=True))
+        counts = [leading(token == own[i] for i, token in enumerate(tokens[1:size])) for tokens, own, size in rows]
+        following = torch.tensor([own[count] for count, (_, own, _) in zip(counts, rows, strict=True)])
+        return chain_verdict(draft, [size - 1 for *_, size in rows], counts, following)
 
 
 def chain_law(draft: Draft, p: Tensor) -> Tensor:
@@ -88,69 +92,92 @@ def chain_law(draft: Draft, p: Tensor) -> Tensor:
     return law
 
 
-def chain_law_at(draft: Draft, p: Tensor, node: Tensor) -> Tensor:
+def chain_law_at(draft: Draft, p: Tensor, nodes: list[int]) -> Tensor:
     """`chain_law` after one node of each row, without building the rest.
 
     Args:
         draft: a chain per row.
         p: [B, N, V] float. Gives size and dtype.
-        node: [B] int64. Nodes, all in use.
+        nodes: B nodes, all in use.
 
     Returns:
         [B, V] float. Zero where nothing was drafted.
     """
-    row = torch.arange(len(node), device=node.device)
     if draft.q is not None:
-        return draft.q[row, node].to(p)
-    following = draft.tokens[row, (node + 1).clamp_max(draft.tokens.shape[1] - 1)]
-    there = (node < draft.sizes - 1)[:, None].to(p)
-    return torch.zeros_like(p[:, 0]).scatter_(-1, following[:, None], there)
+        return after(draft.q, nodes).to(p)
+    following = after(draft.tokens[..., None], [min(node + 1, draft.tokens.shape[1] - 1) for node in nodes])
+    there = (to_device(nodes, p.device) < draft.sizes - 1)[:, None].to(p)
+    return torch.zeros_like(p[:, 0]).scatter_(-1, following, there)
 
 
-def chain_ratios(draft: Draft, p: Tensor) -> Tensor:
-    """How much likelier the target finds each token of a chain than the law it was drawn from.
+def chain_ratios(draft: Draft, p: Tensor) -> list[list[float]]:
+    """How much likelier the target finds each token of a chain than the law it was drawn from: p/q, given its parent.
 
     Args:
         draft: a chain per row.
         p: [B, N, V] float. What the request asks to sample from after each node.
 
     Returns:
-        [B, N-1] float. p/q of the token at node i+1, given node i; 0 in padding, which no coin accepts.
+        One row after another, a number per drafted token.
     """
     tokens = draft.tokens[:, 1:, None]
-    p_token = p[:, :-1].gather(-1, tokens).squeeze(-1)
-    if draft.q is None:
-        return p_token * draft.nodes[:, 1:]
-    q_token = draft.q[:, :-1].gather(-1, tokens).squeeze(-1).to(p)
+    laws = [p] if draft.q is None else [p, draft.q]
+    here = to_host(draft.sizes, *(law[:, :-1].gather(-1, tokens)[..., 0] for law in laws))
+    sizes, mine, *drawn = (each.tolist() for each in here)
+    if not drawn:
+        return [row[: size - 1] for row, size in zip(mine, sizes, strict=True)]
     # q is never 0 for a token that was drawn.
-    return torch.where(q_token > 0, p_token / q_token, 0.0)
+    return [
+        [one / other if other else 0.0 for one, other in zip(row[: size - 1], law, strict=False)]
+        for row, law, size in zip(mine, *drawn, sizes, strict=True)
+    ]
 
 
-def chain_verdict(draft: Draft, counts: Tensor, tested: Tensor, law: Tensor, rng: Rng) -> Verdict:
-    """Accept the first `counts` tokens of each chain and draw the token after them.
+def leading(kept: Iterable[bool]) -> int:
+    """How many are kept before the first that is not; nothing is asked about those after it."""
+    return sum(1 for _ in takewhile(bool, kept))
+
+
+def chain_verdict(
+    draft: Draft, most: list[int], counts: list[int], next_token: Tensor, tested: list[int] | None = None
+) -> Verdict:
+    """Accept the first `counts` tokens of each chain.
 
     Args:
         draft: a chain per row.
-        counts: [B] int64. Accepted tokens.
-        tested: [B] int64. Tokens the rule looked at.
-        law: [B, V] float. What to draw the recovered or bonus token from.
-        rng: the rows' random numbers for acceptance.
+        most: B drafted tokens.
+        counts: B accepted tokens.
+        next_token: [B] int64. The recovered or bonus token.
+        tested: B tokens the rule looked at; None where it goes from token to token until it refuses one.
     """
-    steps = torch.arange(1, draft.tokens.shape[1], device=counts.device)
-    path = torch.where(steps <= counts[:, None], steps, -1)
-    next_token = rng.pick(law, torch.ones(len(counts), dtype=torch.bool))
-    return Verdict(path, counts, tested, next_token, counts < draft.sizes - 1)
+    deepest = draft.tokens.shape[1] - 1
+    path = [[*range(1, count + 1), *[-1] * (deepest - count)] for count in counts]
+    refused = [count < drafted for count, drafted in zip(counts, most, strict=True)]
+    tested = tested or [count + one for count, one in zip(counts, refused, strict=True)]
+    deep = torch.tensor(path, dtype=torch.int64)
+    return Verdict(deep, torch.tensor(counts), torch.tensor(tested), next_token, torch.tensor(refused))
 
 
-def plain_verdict(draft: Draft, token: Tensor) -> Verdict:
-    """The verdict on a draft of roots alone.
+@lru_cache(64)
+def nothing(rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Path, counts and whether a token was recovered, where nothing was drafted; nobody may write to them."""
+    zeros = torch.zeros(rows, dtype=torch.int64)
+    return zeros[:, None][:, :0], zeros, zeros > 0
+
+
+def after(law: Tensor, nodes: list[int]) -> Tensor:
+    """What follows one node of each row.
 
     Args:
-        draft: roots.
-        token: [B] int64. The bonus token of each row.
+        law: [B, N, V] float.
+        nodes: B nodes.
+
+    Returns:
+        [B, V] float.
     """
-    none = torch.zeros_like(draft.sizes)
-    return Verdict(draft.tokens[:, :0], none, none, token, none > 0)
+    if len(nodes) == 1:  # a view takes a third of the time
+        return law[:, nodes[0]]
+    return law[torch.arange(len(nodes), device=law.device), to_device(nodes, law.device)]
 
 
 def residual(p: Tensor, q: Tensor) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from foretoken.accept.base import AcceptanceRule, chain_law, chain_ratios, chain_verdict, residual
-from foretoken.rng import Rng
+from foretoken.accept.base import AcceptanceRule, after, chain_law, chain_ratios, chain_verdict, residual
+from foretoken.host import to_host
+from foretoken.rng import Dice
 from foretoken.types import Draft, Drawn, Verdict
 
 
@@ -27,21 +29,26 @@ class Block(AcceptanceRule):
     handles: ClassVar[frozenset[Drawn]] = frozenset({Drawn.IID, Drawn.POINT})
     max_children: ClassVar[int | None] = 1
 
-    def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
-        q = chain_law(draft, p)
-        ratios = chain_ratios(draft, p)  # [B, N-1]
-        weight = p.new_ones(p.shape[:2])  # [B, N]
-        for i in range(ratios.shape[1]):
-            weight[:, i + 1] = (weight[:, i] * ratios[:, i]).clamp_max(1)
-        spare = (weight[..., None] * p - q).clamp_min(0).sum(-1)  # [B, N]
-        below = spare + (1 - weight)
+    def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
+        ratios = chain_ratios(draft, p)
+        most = [len(row) for row in ratios]
+        joint = [list(accumulate(row, lambda w, ratio: min(w * ratio, 1.0), initial=1.0)) for row in ratios]
+        padded = [[*row, *[0.0] * (p.shape[1] - len(row))] for row in joint]
+        weight = torch.tensor(padded, dtype=p.dtype).to(p.device, non_blocking=True)  # [B, N]
+        q = chain_law(draft, p)  # [B, N, V]
+        spare = to_host((weight[..., None] * p - q).clamp_min(0).sum(-1))[0].tolist()
+        counts = [_longest(rng, b, *both) for b, both in enumerate(zip(joint, spare, strict=True))]
+        law = residual(after(weight[..., None], counts) * after(p, counts), after(q, counts))
+        return chain_verdict(draft, most, counts, rng.pick(law, [True] * len(p)), most)
+
+
+def _longest(rng: Dice, row: int, joint: list[float], spare: list[float]) -> int:
+    """The longest prefix of a row's chain that passes its test, from the whole chain down."""
+    whole = len(joint) - 1
+    for i in range(whole, 0, -1):
+        below = spare[i] + (1 - joint[i])
         # 0/0 means w = 1 and p = q: nothing can be gained by stopping here, so the prefix passes.
-        passes = torch.where(below > 0, spare / below.clamp_min(torch.finfo(p.dtype).tiny), 1.0)
-        steps = torch.arange(1, draft.tokens.shape[1], device=p.device)
-        whole = steps == draft.sizes[:, None] - 1
-        chance = torch.where(whole, weight[:, 1:], passes[:, 1:])
-        passed = rng.coin(chance, draft.nodes[:, 1:])
-        counts = (passed * steps).amax(-1) if len(steps) else torch.zeros_like(draft.sizes)
-        row = torch.arange(len(counts), device=counts.device)
-        law = residual(weight[row, counts, None] * p[row, counts], q[row, counts])
-        return chain_verdict(draft, counts, draft.sizes - 1, law, rng)
+        passes = joint[i] if i == whole else spare[i] / below if below > 0 else 1.0
+        if rng.coin(row, passes):
+            return i
+    return 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foretoken.accept.base import AcceptanceRule
-from foretoken.rng import Rng, check_usable
+from foretoken.rng import Dice, check_usable
 from foretoken.types import Draft, Drawn, Verdict
 
 
@@ -25,7 +25,7 @@ class Greedy(AcceptanceRule):
     handles: ClassVar[frozenset[Drawn]] = frozenset(Drawn)
     greedy_only: ClassVar[bool] = True
 
-    def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
+    def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
         best = p.argmax(-1)  # [B, N]
         row = torch.arange(len(best), device=best.device)
         index = torch.arange(draft.tokens.shape[1], device=best.device)

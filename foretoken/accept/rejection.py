@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from foretoken.accept.base import AcceptanceRule, chain_law_at, chain_ratios, chain_verdict, plain_verdict, residual
-from foretoken.rng import Rng
+from foretoken.accept.base import (
+    AcceptanceRule,
+    after,
+    chain_law_at,
+    chain_ratios,
+    chain_verdict,
+    leading,
+    residual,
+)
+from foretoken.rng import Dice
 from foretoken.types import Draft, Drawn, Verdict
 
 
@@ -23,11 +30,10 @@ class Rejection(AcceptanceRule):
     handles: ClassVar[frozenset[Drawn]] = frozenset({Drawn.IID, Drawn.POINT})
     max_children: ClassVar[int | None] = 1
 
-    def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
-        if draft.tokens.shape[1] == 1:
-            return plain_verdict(draft, rng.pick(p[:, 0], torch.ones(len(p), dtype=torch.bool)))
-        kept = rng.coin(chain_ratios(draft, p).clamp_max(1), draft.nodes[:, 1:]).cumprod(-1)
-        counts = kept.sum(-1)
-        tested = torch.minimum(counts + 1, draft.sizes - 1)
-        row = torch.arange(len(counts), device=counts.device)
-        return chain_verdict(draft, counts, tested, residual(p[row, counts], chain_law_at(draft, p, counts)), rng)
+    def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
+        ratios = chain_ratios(draft, p)
+        counts = [leading(rng.coin(b, min(ratio, 1.0)) for ratio in row) for b, row in enumerate(ratios)]
+        most, law = [len(row) for row in ratios], after(p, counts)
+        if counts != most:
+            law = residual(law, chain_law_at(draft, p, counts))
+        return chain_verdict(draft, most, counts, rng.pick(law, [True] * len(p)))

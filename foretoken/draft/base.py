@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, ClassVar
@@ -139,7 +139,7 @@ class ChainDrafter(Drafter):
             prob, token = own.max(1, keepdim=True)
             return Continuation(token, prob, logits, hidden, None), False
         q = distribution(scores.logits, batch.rows, path_of, self.temperature)
-        token = batch.draft_rng.pick(q[:, 0], torch.tensor(grow))[:, None]
+        token = batch.draft_rng.pick(q[:, 0], grow)[:, None]
         return Continuation(token, own.gather(1, token), logits, hidden, q), False
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
@@ -199,7 +199,7 @@ class ChainDrafter(Drafter):
         if not depth:
             return Draft.root_only(tokens[0], Drawn.IID)
         stacked = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
-        return chain(batch, paths, stacked, torch.tensor(probs), forwards)
+        return chain(batch, paths, stacked, torch.tensor(probs), forwards, points(self, rows))
 
 
 def leaf(
@@ -224,7 +224,19 @@ def allowed(*going: bool) -> Tensor:
     return torch.tensor(going)[:, None]
 
 
-def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, forwards: list[int]) -> Draft:
+def points(drafter: ChainDrafter, rows: Sequence[Row]) -> list[bool]:
+    """Which rows take the likeliest token."""
+    return [row.request.sampling.greedy(drafter.temperature) for row in rows]
+
+
+def chain(
+    batch: Batch,
+    paths: list[list[int]],
+    q: Tensor | None,
+    prob: Tensor,
+    forwards: list[int],
+    points: Sequence[bool] | None = None,
+) -> Draft:
     """A chain per row.
 
     Args:
@@ -233,6 +245,7 @@ def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, 
         q: [B, N, V] float or None. None where every token is a point mass.
         prob: [B, N] float. As in `Draft`.
         forwards: as in `Draft`.
+        points: as in `Draft`.
     """
     nodes = max(map(len, paths)) + 1
     tokens = [
@@ -242,4 +255,4 @@ def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, 
     sizes = [len(path) + 1 for path in paths]
     held = partial(to_device, device=batch.device)
     drawn = Drawn.POINT if q is None else Drawn.IID
-    return Draft(held(tokens), held(parents), held(sizes), q, drawn, prob, held(forwards), chain=True)
+    return Draft(held(tokens), held(parents), held(sizes), q, drawn, prob, held(forwards), chain=True, points=points)

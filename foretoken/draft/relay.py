@@ -76,7 +76,7 @@ class Relay(Drafter):
             return self._drawn
         self._drawn = self._then.draft(batch, Others(length, known), shape, max_nodes)
         kept = known_chain(batch, [both if mine else ([], []) for both, mine in zip(picked, known, strict=True)])
-        return kept if self._drawn.tokens.shape[1] == 1 else joined(kept, self._drawn)
+        return kept if self._drawn.tokens.shape[1] == 1 else joined(kept, self._drawn, known)
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
         self._first.observe(batch, draft, verdict, scores)
@@ -113,12 +113,13 @@ class Others(LengthPolicy):
         return self._length.likely(batch, depth)
 
 
-def joined(known: Draft, drawn: Draft) -> Draft:
+def joined(known: Draft, drawn: Draft, looked_up: Sequence[bool]) -> Draft:
     """One draft of two, of which no row has candidates in both.
 
     Args:
         known: chains of point masses.
         drawn: chains.
+        looked_up: rows of the first.
     """
     nodes = max(known.tokens.shape[1], drawn.tokens.shape[1])
     first, then = ([padded(of, nodes) for of in (draft.tokens, draft.parents, draft.prob)] for draft in (known, drawn))
@@ -133,7 +134,8 @@ def joined(known: Draft, drawn: Draft) -> Draft:
         point[:, :-1].scatter_(2, first[0][:, 1:, None], there[..., None].to(q))
         q = torch.where(mine[..., None], point, q)
     sizes = torch.maximum(known.sizes, drawn.sizes)
-    return Draft(tokens, parents, sizes, q, drawn.drawn, prob, drawn.num_forwards, chain=True)
+    points = [one or other for one, other in zip(looked_up, drawn.points or looked_up, strict=True)]
+    return Draft(tokens, parents, sizes, q, drawn.drawn, prob, drawn.num_forwards, chain=True, points=points)
 
 
 def padded(numbers: Tensor | None, nodes: int) -> Tensor:

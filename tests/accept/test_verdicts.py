@@ -13,7 +13,7 @@ from foretoken.accept.block import Block
 from foretoken.accept.greedy import Greedy
 from foretoken.accept.rejection import Rejection
 from foretoken.errors import GenerationError
-from foretoken.judge import check_scores
+from foretoken.judge import check_said
 from foretoken.types import Draft, Drawn, Verdict
 from tests.contract.outcomes import EveryOutcome, Script
 from tests.contract.rule_law import check_verdict
@@ -77,16 +77,16 @@ def test_where_only_the_likeliest_token_counts_no_distribution_is_needed(
     check_verdict(draft, found)
 
 
-@pytest.mark.parametrize("score", [torch.nan, torch.inf, -torch.inf])
-def test_a_score_that_is_no_number_is_reported_where_it_matters(score: float) -> None:
+@pytest.mark.parametrize("left", [torch.nan, torch.inf, 0.0])
+def test_nothing_to_choose_from_is_reported_where_it_matters(left: float) -> None:
     draft = chain(TOKENS, SIZES, Drawn.POINT)
-    most = torch.zeros(WANTED.shape)
-    most[1, 2] = score  # behind the first token that is wrong
-    counts = Rejection().match(draft, WANTED).counts
-    check_scores(most, counts)
-    most[0, 1] = score
+    mass = torch.ones(WANTED.shape).tolist()
+    mass[1][2] = left  # behind the first token that is wrong
+    counts = Rejection().match(draft, WANTED).counts.tolist()
+    check_said(mass, counts)
+    mass[0][1] = left
     with pytest.raises(GenerationError, match="no usable probabilities"):
-        check_scores(most, counts)
+        check_said(mass, counts)
 
 
 @pytest.mark.parametrize("rule", [Rejection, Block, Greedy])
@@ -119,9 +119,9 @@ def test_what_a_chain_was_drawn_from() -> None:
     law = chain_law(looked_up, p)
     assert law[1].argmax(-1)[:3].tolist() == [1, 4, 3]
     assert law.sum(-1).tolist() == [[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
-    for node in (torch.tensor([0, 1, 2, 0]), torch.tensor([3, 2, 1, 0])):
+    for nodes in ([0, 1, 2, 0], [3, 2, 1, 0]):
         for draft in (looked_up, drawn):
-            assert torch.equal(chain_law_at(draft, p, node), law[torch.arange(4), node])
+            assert torch.equal(chain_law_at(draft, p, nodes), law[range(4), nodes])
 
 
 # 0 ── 1 ── 3 ── 5          tokens: root 0; children 1 and 2; below 1: 3 and 4; below 3: 1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foretoken.accept.base import chain_law
 from foretoken.accept.rejection import Rejection
-from foretoken.rng import Rng
+from foretoken.rng import Dice
 from foretoken.types import Draft, Verdict
 
 
@@ -18,7 +18,7 @@ class Lossy(Rejection):
 
     lossless: ClassVar[bool] = False
 
-    def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
+    def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
         law = chain_law(draft, p)
         return super().accept(draft, torch.where(law.sum(-1, keepdim=True) > 0, law, p), rng)
 

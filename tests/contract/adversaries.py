@@ -8,14 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foretoken.accept.base import AcceptanceRule, chain_law, chain_verdict, residual
+from foretoken.accept.base import AcceptanceRule, chain_law, chain_ratios, chain_verdict, leading, residual
 from foretoken.draft.base import Drafter
 from foretoken.draft.model import ModelDrafter
 from foretoken.draft.relay import Relay
 from foretoken.draft.suffix import Suffix
 from foretoken.length.base import LengthPolicy
 from foretoken.models.base import LanguageModel
-from foretoken.rng import Rng
+from foretoken.rng import Dice
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict
 
@@ -133,14 +133,12 @@ class Lenient(AcceptanceRule):
     handles: ClassVar[frozenset[Drawn]] = frozenset({Drawn.IID, Drawn.POINT})
     max_children: ClassVar[int | None] = 1
 
-    def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
-        q = chain_law(draft, p)
-        token = draft.tokens[:, 1:, None]
-        ratio = 2 * p[:, :-1].gather(-1, token) / q[:, :-1].gather(-1, token).clamp_min(1e-300)
-        kept = rng.coin(ratio.squeeze(-1).clamp_max(1), draft.nodes[:, 1:])
-        counts = kept.cumprod(-1).sum(-1)
+    def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
+        ratios = chain_ratios(draft, p)
+        counts = [leading(rng.coin(b, min(2 * ratio, 1.0)) for ratio in row) for b, row in enumerate(ratios)]
         row = torch.arange(len(counts))
-        return chain_verdict(draft, counts, counts, residual(p[row, counts], q[row, counts]), rng)
+        law = residual(p[row, counts], chain_law(draft, p)[row, counts])
+        return chain_verdict(draft, [len(row) for row in ratios], counts, rng.pick(law, [True] * len(law)))
 
 
 class _Tree:

@@ -8,7 +8,7 @@ outcomes were seen, and their probabilities add up to one. Many scripts run side
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -60,24 +60,25 @@ class EveryOutcome:
     def __init__(self, script_of: Callable[[int], Script], rows: Callable[[], int] = lambda: 0) -> None:
         self._script_of, self._rows = script_of, rows
 
-    def coin(self, prob: Tensor, active: Tensor) -> Tensor:
-        asked = prob.expand(active.shape)[active]
-        assert bool(((asked >= 0) & (asked <= 1)).all()), f"not probabilities: {asked}"
-        chances, wanted = prob.expand(active.shape).tolist(), active.tolist()
-        came_up = [self._flip(self._script_of(b), chances[b], wanted[b]) for b in range(len(wanted))]
-        return torch.tensor(came_up, dtype=torch.bool).reshape(active.shape)
+    def coin(self, row: int, prob: float) -> bool:
+        assert 0 <= prob <= 1, f"not a probability: {prob}"
+        return self._script_of(row).choose([1 - prob, prob]) == 1
 
-    def _flip(self, script: Script, chance: Any, wanted: Any) -> Any:
-        if isinstance(wanted, list):
-            return [self._flip(script, c, w) for c, w in zip(chance, wanted, strict=True)]
-        return script.choose([1 - chance, chance]) == 1 if wanted else False
-
-    def pick(self, probs: Tensor, active: Tensor) -> Tensor:
-        asked = probs[active]
+    def pick(self, probs: Tensor, active: Sequence[bool]) -> Tensor:
+        asked = probs[torch.tensor(active)]
         assert bool((asked >= 0).all()), "a negative probability"
         assert bool(((asked.sum(-1) - 1).abs() < 1e-6).all()), "probabilities that do not add up to one"
-        rows = zip(probs.tolist(), active.tolist(), strict=True)
+        rows = zip(probs.tolist(), active, strict=True)
         return torch.tensor([self._draw(self._script_of(b), row) if want else 0 for b, (row, want) in enumerate(rows)])
+
+    def along(self, probs: Tensor, chains: Sequence[Sequence[int] | None]) -> tuple[Tensor, Tensor]:
+        drawn = torch.full(probs.shape[:2], -1)
+        for b, chain in enumerate(chains):
+            for node in range(0 if chain is None else len(chain) + 1):
+                drawn[b, node] = self._draw(self._script_of(b), probs[b, node].tolist())
+                if not chain or drawn[b, node] != next(iter(chain[node:]), None):
+                    break
+        return drawn, probs.sum(-1)
 
     def _draw(self, script: Script, probs: list[float]) -> int:
         whole = sum(probs)  # off by a rounding error in float32, which production takes out as well

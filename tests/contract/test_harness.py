@@ -13,7 +13,7 @@ from foretoken.accept.rejection import Rejection
 from foretoken.models.prefill import prefill
 from foretoken.registry import find
 from foretoken.request import Request, Sampling
-from foretoken.rng import Rng
+from foretoken.rng import Dice
 from foretoken.types import Draft, Drawn, Verdict
 from tests.contract.adversaries import Lenient
 from tests.contract.engine_law import engine_law
@@ -27,17 +27,15 @@ TARGET, DRAFT = random_table(31, 3), random_table(32, 3)
 
 
 def test_every_outcome_comes_with_its_probability() -> None:
-    """Two coins and a die, by hand; a coin of probability 1 and an inactive entry are no choices."""
+    """Two coins and a die, by hand; a coin of probability 1 is no choice."""
 
     def play(scripts: list[Script]) -> list[tuple[bool, bool, int]]:
         rng = EveryOutcome(lambda b: scripts[b])
-        rows = len(scripts)
-        sides = torch.tensor([[0.25, 0.5, 1.0]], dtype=torch.float64).repeat(rows, 1)
-        coins = rng.coin(sides, torch.tensor([[True, False, True]]).repeat(rows, 1))
-        faces = torch.tensor([[0.0, 0.5, 0.5]], dtype=torch.float64).repeat(rows, 1)
-        die = rng.pick(faces, torch.ones(rows, dtype=torch.bool))
-        assert not coins[:, 1].any()
-        return [(bool(a), bool(c), int(d)) for a, c, d in zip(coins[:, 0], coins[:, 2], die, strict=True)]
+        rows = range(len(scripts))
+        coins = [(rng.coin(b, 0.25), rng.coin(b, 1.0)) for b in rows]
+        faces = torch.tensor([[0.0, 0.5, 0.5]], dtype=torch.float64).repeat(len(rows), 1)
+        die = rng.pick(faces, [True for _ in rows])
+        return [(*coin, face) for coin, face in zip(coins, die.tolist(), strict=True)]
 
     expected = {(False, True, 1): 0.375, (False, True, 2): 0.375, (True, True, 1): 0.125, (True, True, 2): 0.125}
     assert law_of(play, width=1) == expected
@@ -60,15 +58,16 @@ class PerLeaf(AcceptanceRule):
     lossless: ClassVar[bool] = False
     handles: ClassVar[frozenset[Drawn]] = frozenset({Drawn.POINT})
 
-    def accept(self, draft: Draft, p: Tensor, rng: Rng) -> Verdict:
-        everyone = torch.ones(len(p), dtype=torch.bool)
+    def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
+        everyone = [True] * len(p)
         samples = torch.stack([rng.pick(p[:, 0], everyone) for _ in (1, 2)], 1)
         matches = samples == draft.tokens[:, 1:]
         tie = matches[:, 0] == matches[:, 1]
-        first = torch.where(tie, rng.coin(torch.full((len(p),), 0.5).double(), tie), matches[:, 0])
+        heads = torch.tensor([one and rng.coin(b, 0.5) for b, one in enumerate(tie.tolist())])
+        first = torch.where(tie, heads, matches[:, 0])
         leaf = torch.where(first, 0, 1)
         chosen = matches.gather(1, leaf[:, None]).squeeze(1)
-        end = rng.pick(p[torch.arange(len(p)), leaf + 1], chosen)
+        end = rng.pick(p[torch.arange(len(p)), leaf + 1], chosen.tolist())
         path = torch.where(chosen, leaf + 1, -1)[:, None]
         token = torch.where(chosen, end, samples.gather(1, leaf[:, None]).squeeze(1))
         return Verdict(torch.cat([path, torch.full_like(path, -1)], 1), chosen.long(), chosen.long(), token, ~chosen)

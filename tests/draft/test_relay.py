@@ -97,11 +97,12 @@ def test_chains_of_unlike_length_are_joined() -> None:
         return Draft(tokens, used.long(), torch.tensor(sizes), law, drawn, used / 2, forwards, chain=True)
 
     for known, model in (([5, 1], [1, 2]), ([2, 1], [1, 4])):
-        one = joined(chain(known, False), chain(model, True))
+        one = joined(chain(known, False), chain(model, True), [True, False])
         nodes = max(known[0], model[1])
         assert one.sizes.tolist() == [known[0], model[1]]
         assert [row.count(2) for row in one.tokens.tolist()] == [known[0], model[1]]
         assert one.num_forwards.tolist() == [0, model[1] - 1]
+        assert one.points == [True, False]
         assert one.q is not None
         assert one.q.shape == (2, nodes, 3)
         assert one.q[0].tolist() == [[0, 0, 1]] * (known[0] - 1) + [[0, 0, 0]] * (nodes - known[0] + 1)
