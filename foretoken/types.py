@@ -7,14 +7,14 @@ V vocabulary, H hidden.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from foretoken.host import to_device
+from foretoken.host import to_device, to_host
 from foretoken.request import Request
 
 if TYPE_CHECKING:
@@ -166,6 +166,15 @@ class Draft:
     def nodes(self) -> Tensor:
         """[B, N] bool. True where a node is in use."""
         return torch.arange(self.tokens.shape[1], device=self.tokens.device) < self.sizes[:, None]
+
+    def near(self, *more: Tensor) -> tuple[Draft, Sequence[Tensor]]:
+        """All that is small, and more, on the CPU: brought there at once, since each look waits for the device."""
+        if self.tokens.device.type == "cpu":
+            return self, more
+        names = ["tokens", "parents", "sizes", "num_forwards", *(["prob"] if self.prob is not None else [])]
+        here = to_host(*(getattr(self, name) for name in names), *more)
+        parts: dict[str, Any] = dict(zip(names, here, strict=False))
+        return replace(self, **parts), here[len(names) :]
 
     @classmethod
     def root_only(cls, roots: Tensor, drawn: Drawn = Drawn.POINT) -> Draft:

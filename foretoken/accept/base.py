@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from foretoken.host import to_device, to_host
-from foretoken.rng import Dice
+from foretoken.rng import Dice, check_usable
 from foretoken.types import Draft, Drawn, Verdict
 
 
@@ -52,7 +52,7 @@ class AcceptanceRule(ABC):
             The accepted path, and one recovered or bonus token per row.
         """
 
-    def match(self, draft: Draft, said: Tensor) -> Verdict:
+    def match(self, draft: Draft, said: Tensor, mass: Sequence[Sequence[float]]) -> Verdict:
         """What `accept` comes to, for every lossless rule, on chains of point masses: go on while the target says so.
 
         Where every request takes the likeliest token, any chain is one of point masses.
@@ -61,16 +61,22 @@ class AcceptanceRule(ABC):
             draft: a chain per row, on the CPU.
             said: [B, N] int64, on the CPU. A token that the target takes after each node; what follows the first that
                 is not the chain's means nothing.
+            mass: per row. What the target had to choose from after each node; not above zero where that was nothing.
 
         Returns:
             The tokens up to the first that is not the target's, and the target's after them.
+
+        Raises:
+            GenerationError: the target left nothing to choose from after a node that matters.
         """
         if draft.tokens.shape[1] == 1:
+            check_usable([one for row in mass for one in row])
             none, zeros, never = nothing(len(said))
             return Verdict(none, zeros, zeros, said[:, 0], never)
         # A handful of numbers per row: as lists they take less time than one operation on a tensor each.
         rows = list(zip(draft.tokens.tolist(), said.tolist(), draft.sizes.tolist(), strict=True))
         counts = [leading(token == own[i] for i, token in enumerate(tokens[1:size])) for tokens, own, size in rows]
+        check_usable([one for row, count in zip(mass, counts, strict=True) for one in row[: count + 1]])
         following = torch.tensor([own[count] for count, (_, own, _) in zip(counts, rows, strict=True)])
         return chain_verdict(draft, [size - 1 for *_, size in rows], counts, following)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, ClassVar
 
@@ -145,7 +145,8 @@ class ChainDrafter(Drafter):
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         rows, device = batch.rows, batch.device
         room = [min(row.room, max_nodes - 1, most) for row, most in zip(rows, self.limits(batch), strict=True)]
-        certain = all(row.request.sampling.greedy(self.temperature) for row in rows)
+        points = [row.request.sampling.greedy(self.temperature) for row in rows]
+        certain = all(points)
         if not (length.looks or device.type == "cpu" or any(row.request.sampling.edits for row in rows)):
             return draft_ahead(self, certain, batch, length, shape, room)
         # Kept as lists: on a CPU every operation on a tensor takes microseconds, of one number as well.
@@ -199,7 +200,7 @@ class ChainDrafter(Drafter):
         if not depth:
             return Draft.root_only(tokens[0], Drawn.IID)
         stacked = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
-        return chain(batch, paths, stacked, torch.tensor(probs), forwards, points(self, rows))
+        return replace(chain(batch, paths, stacked, torch.tensor(probs), forwards), points=points)
 
 
 def leaf(
@@ -224,19 +225,7 @@ def allowed(*going: bool) -> Tensor:
     return torch.tensor(going)[:, None]
 
 
-def points(drafter: ChainDrafter, rows: Sequence[Row]) -> list[bool]:
-    """Which rows take the likeliest token."""
-    return [row.request.sampling.greedy(drafter.temperature) for row in rows]
-
-
-def chain(
-    batch: Batch,
-    paths: list[list[int]],
-    q: Tensor | None,
-    prob: Tensor,
-    forwards: list[int],
-    points: Sequence[bool] | None = None,
-) -> Draft:
+def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, forwards: list[int]) -> Draft:
     """A chain per row.
 
     Args:
@@ -245,7 +234,6 @@ def chain(
         q: [B, N, V] float or None. None where every token is a point mass.
         prob: [B, N] float. As in `Draft`.
         forwards: as in `Draft`.
-        points: as in `Draft`.
     """
     nodes = max(map(len, paths)) + 1
     tokens = [
@@ -255,4 +243,4 @@ def chain(
     sizes = [len(path) + 1 for path in paths]
     held = partial(to_device, device=batch.device)
     drawn = Drawn.POINT if q is None else Drawn.IID
-    return Draft(held(tokens), held(parents), held(sizes), q, drawn, prob, held(forwards), chain=True, points=points)
+    return Draft(held(tokens), held(parents), held(sizes), q, drawn, prob, held(forwards), chain=True)

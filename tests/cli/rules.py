@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -28,6 +29,6 @@ class Liar(Lossy):
 
     lossless: ClassVar[bool] = True
 
-    def match(self, draft: Draft, likeliest: Tensor) -> Verdict:
-        kept = torch.where(draft.nodes[:, 1:], draft.tokens[:, 1:], likeliest[:, :-1])
-        return super().match(draft, torch.cat([kept, likeliest[:, -1:]], 1))
+    def match(self, draft: Draft, said: Tensor, mass: Sequence[Sequence[float]]) -> Verdict:
+        kept = torch.where(draft.nodes[:, 1:], draft.tokens[:, 1:], said[:, :-1])
+        return super().match(draft, torch.cat([kept, said[:, -1:]], 1), mass)

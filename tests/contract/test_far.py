@@ -125,11 +125,17 @@ def test_so_does_every_policy_that_does_not_look(length: Choice) -> None:
         assert names == ["cpu"]
 
 
-@pytest.mark.parametrize(("temperature", "expected"), [(0.0, ["cpu"]), (1.0, ["tolist", "cpu"])])
-def test_plain_decoding_waits_once_and_to_draw(temperature: float, expected: list[str]) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_plain_decoding_waits_once(temperature: float) -> None:
     sampling = Sampling(temperature=temperature)
     for names in waits(Choice(find("length", "fixed")), sampling, Choice(find("draft", "none"))):
-        assert names == expected
+        assert names == ["cpu"]
+
+
+def test_point_masses_are_judged_by_sampling_in_two_waits() -> None:
+    likeliest = Choice(find("draft", "model"), {"temperature": 0.0})
+    for names in waits(Choice(find("length", "fixed"), {"k": 3}), Sampling(temperature=1.0), likeliest):
+        assert names == ["cpu", "cpu"]
 
 
 @pytest.mark.parametrize("most", [1, 3])

@@ -88,6 +88,21 @@ def test_only_active_entries_spend_randomness(forced: list[float]) -> None:
     assert forced == []
 
 
+def test_tokens_along_a_chain_are_drawn_like_any_others() -> None:
+    """A number per node, none where the row is left out, and nothing is the matter where nothing can be drawn."""
+    law = torch.rand(3, 4, 9, generator=torch.Generator().manual_seed(1))
+    law[1, 2] = torch.nan
+    rows = [row(1), row(2), row(3)]
+    tokens, mass = SeededRng(rows, "accept").along(law, [[1, 2, 3], [4], None])
+    again = SeededRng([row(1), row(2), row(3)], "accept")
+    one_by_one = [again.pick(law[:1, node], YES).item() for node in range(4)]
+    assert tokens[0].tolist() == one_by_one
+    assert len(set(one_by_one)) > 1
+    assert tokens[1, :2].tolist() == [again.pick(law[:2, node], [False, True])[1].item() for node in range(2)]
+    assert rows[2].memory == {}
+    assert mass[0].tolist() == pytest.approx(law[0].double().sum(-1).tolist())
+
+
 @pytest.mark.parametrize("bad", [[0.0, 0.0], [math.nan, 1.0], [math.inf, 1.0]])
 def test_no_usable_probabilities_is_an_error_with_a_hint(bad: list[float]) -> None:
     with pytest.raises(GenerationError, match="no usable probabilities") as caught:

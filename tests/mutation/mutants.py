@@ -48,6 +48,9 @@ CHAINS = (
     "tests/contract/test_chain.py::test_the_law_is_the_targets[ModelDrafter-Fixed-Chain-Rejection]",
     "tests/contract/test_chain.py::test_what_is_drawn_already_decides_nothing",
 )
+RELAYED = (
+    "tests/contract/test_exact_engine.py::test_every_combination_of_methods_is_exact[Relayed-Confidence-Chain-Block]",
+)
 SEEDS = ("tests/contract/test_seeds.py",)
 
 MUTANTS = [
@@ -64,6 +67,34 @@ MUTANTS = [
         "self._stream(row).next() < prob",
         "self._stream(row).next() <= prob",
         RNG,
+    ),
+    Mutant(
+        "what is drawn along a chain is held against the node before",
+        "accept/points.py",
+        "rng.along(p, _chains",
+        "rng.along(p.roll(1, 1), _chains",
+        RELAYED,
+    ),
+    Mutant(
+        "every node of a chain is drawn with the same number",
+        "rng.py",
+        "[[[self._stream(b).next()] for _ in range(count)] for b, count in enumerate(spent)]",
+        "[[[self._stream(b).next()]] * count for b, count in enumerate(spent)]",
+        RNG,
+    ),
+    Mutant(
+        "a row is judged like the others in its batch",
+        "accept/points.py",
+        "list(draft.points or points)",
+        "points",
+        RELAYED,
+    ),
+    Mutant(
+        "rows that are matched spend random numbers on the rule as well",
+        "accept/points.py",
+        "rule.accept(draft, p, Only(rng, [not point for point in points]))",
+        "rule.accept(draft, p, rng)",
+        RELAYED,
     ),
     Mutant("the ratio is inverted", "accept/base.py", "one / other if other", "other / one if one", RULES),
     Mutant("q is taken as 1", "accept/base.py", "one / other if other", "one if other", FIXTURES),
