@@ -144,7 +144,7 @@ class Alone:
         elif self._calm > CALM:
             self.age = 0
             self._seen.append(seconds / self._slow)
-        if len(self._seen) <= CALM:
+        if len(self._seen) <= CALM or not _is_time(self._calm):
             return False
         self.seconds = median(self._seen) * self._slow
         return True

@@ -19,7 +19,8 @@ def judge(rule: AcceptanceRule, draft: Draft, scores: Scores, batch: Batch) -> t
     Returns:
         The draft and the verdict, on the CPU but for the law `q` and what was read along: what follows looks at them.
     """
-    logits = scores.logits[:, : draft.tokens.shape[1]]  # what was read along is none of the rule's business
+    # What was read along is none of the rule's business.
+    logits = scores.logits if draft.along is None else scores.logits[:, : draft.tokens.shape[1]]
     if rule.lossless and draft.chain and all(row.request.sampling.greedy() for row in batch.rows):
         most, best = largest(logits)
         draft, (said, most) = draft.near(best, most)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -183,8 +184,15 @@ class Draft:
         Args:
             roots: [B] int64. Last committed token of each row.
         """
-        zeros = torch.zeros_like(roots)
-        return cls(roots[:, None], zeros[:, None], zeros + 1, None, drawn, None, zeros, chain=True)
+        parents, sizes, none = _alone(len(roots), roots.device)
+        return cls(roots[:, None], parents, sizes, None, drawn, None, none, chain=True)
+
+
+@lru_cache(64)
+def _alone(rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Parents, sizes and forwards of a draft of roots; nobody may write to them."""
+    none = torch.zeros(rows, dtype=torch.int64, device=device)
+    return none[:, None], none + 1, none
 
 
 @dataclass(frozen=True, slots=True)

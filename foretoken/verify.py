@@ -53,8 +53,9 @@ def verify(target: LanguageModel, draft: Draft, batch: Batch) -> Scores:
         mask = ancestors(parents)
         depths = mask.sum(-1) - 1
     positions = batch.cache.lengths.to(mask.device, non_blocking=True)[:, None] + depths  # [B, N]
-    # Candidates always fit into the context; padding, and what is read along with them, need not.
-    positions = positions.clamp_max(target.max_length - 1)
+    if max(len(row.tokens) for row in batch.rows) + tokens.shape[1] > target.max_length:
+        # Candidates always fit into the context; padding, and what is read along with them, need not.
+        positions = positions.clamp_max(target.max_length - 1)
     return target.forward(tokens, positions, mask, batch.cache)
 
 

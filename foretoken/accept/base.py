@@ -72,7 +72,7 @@ class AcceptanceRule(ABC):
         if draft.tokens.shape[1] == 1:
             check_usable([one for row in mass for one in row])
             none, zeros, never = nothing(len(said))
-            return Verdict(none, zeros, zeros, said[:, 0], never)
+            return Verdict(none, zeros, zeros, said.squeeze(1), never)
         # A handful of numbers per row: as lists they take less time than one operation on a tensor each.
         rows = list(zip(draft.tokens.tolist(), said.tolist(), draft.sizes.tolist(), strict=True))
         counts = [leading(token == own[i] for i, token in enumerate(tokens[1:size])) for tokens, own, size in rows]
