@@ -146,13 +146,13 @@ class MeasuredCosts(Costs):
         self.last_s = draft_s + verify_s
         if not forwards:  # looking something up is no drafting
             verify_s += draft_s
+        width, before = self._width(tokens), self._last
         if rows == 1:
-            slow = verify_s / self._verify.calibrated(self._width(tokens))
+            slow = verify_s / self._verify.calibrated(width)
             self.changes += self._alone.observe(tokens == 1, verify_s, slow)
             self.age = self._alone.age
         if forwards:
             self.changes += self._drafting(rows).observe(forwards, draft_s, self._verify.level)
-        width, before = self._width(tokens), self._last
         if before is not None and width < before:  # such sizes are known best
             self._switches.append(verify_s - self._verify(width))
             known, self._switch = self._switch, max(median(self._switches), 0.0)

@@ -48,7 +48,7 @@ class Drifting:
             self.level = median(self._all)
             self._known.clear()
         # Where one size alone was timed lately, nothing says that it is the size which is slow, and not the machine.
-        if any(other != size for other in self._sizes):
+        if self._sizes.count(size) < len(self._sizes):
             self._at.setdefault(size, deque(maxlen=3 * RECENT)).append((ratio / self.level, self._count))
         return fresh
 

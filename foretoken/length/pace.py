@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from operator import mul
 
 from foretoken.costs import Costs
 from foretoken.length.belief import Belief, log_odds
@@ -125,6 +126,8 @@ class Pace:
             return 0
         self._refresh(price)
         usual, here, survival, tokens = self._token_s(price), self._step_s(0, price), 1.0, 1.0
+        if usual * sum(accumulate(probs, mul)) < (self._step_s(1, price) - here) * price.share:
+            return 0  # not even if they are as likely as that, which what was learnt only doubts
         fastest, least, best, most = 0, here, 0, usual - here
         for count, prob in enumerate(probs, 1):
             survival *= min(self._belief(log_odds(prob)), prob)  # what was counted is only ever doubted
