@@ -144,13 +144,13 @@ class MeasuredCosts(Costs):
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self.last_s = draft_s + verify_s
-        if not forwards:  # looking something up is no drafting
-            verify_s += draft_s
         width, before = self._width(tokens), self._last
         if rows == 1:
             slow = verify_s / self._verify.calibrated(width)
             self.changes += self._alone.observe(tokens == 1, verify_s, slow)
             self.age = self._alone.age
+        if not forwards:  # looking something up is no drafting
+            verify_s += draft_s
         if forwards:
             self.changes += self._drafting(rows).observe(forwards, draft_s, self._verify.level)
         if before is not None and width < before:  # such sizes are known best

@@ -218,5 +218,16 @@ class Pace:
         if lost > 0 and not self._own.pays:
             self.rest = self._overall.pause(lost)
 
+    def waits(self, price: Prices) -> None:
+        """Learn from a step for which nothing was known that was worth it, unless it was one of a rest.
+
+        It costs time to ask, and plain steps take longer after wide ones.
+        """
+        if self.resting:
+            return
+        took = min(max((price.costs.last_s or price.plain_s) / price.plain_s, 0.5), 2.0)
+        self._own.add(took, 1)
+        self._overall.add(took, 1)
+
     def _fade(self) -> None:
         self._accepted, self._judged = FADE * self._accepted, FADE * self._judged

@@ -81,3 +81,46 @@ def test_what_was_chosen_and_what_was_drafted_are_learnt_apart() -> None:
     assert learnt(choose=True, forwards=0) == [False, True]
     assert learnt(choose=True, forwards=2) == [True, False]
     assert learnt(choose=False, forwards=0) == [True, False]
+
+
+def test_plain_steps_between_look_ups_count_as_well() -> None:
+    """Three tokens for two steps pay; not where the nine plain steps around them take a tenth longer for it."""
+    for slower, pays in ((1.0, True), (1.1, False)):
+        policy, rows = Renewal(), batch(1)
+        (row,) = rows.rows
+        rows.costs = Timed(slower)
+        pace = policy._pace(row, known=True)
+        for _ in range(30):
+            assert not pace.rest
+            rows.costs.last_s = 2.2
+            pace.observe([0.9] * 2, 2, policy._prices(row, rows, 1))
+            rows.costs.last_s = slower
+            for _ in range(9):
+                policy.observe(rows, *finished([0], [0]))
+        assert pace._own.pays is pays
+        rest = pace.rest = 3
+        pace.begin()
+        before = pace._own.tokens
+        policy.observe(rows, *finished([0], [0]))
+        assert pace._own.tokens == before, "a step of a rest says nothing of look-ups"
+        assert pace.rest == rest - 1
+
+
+def test_what_neighbours_do_not_time_alone_does_not_count() -> None:
+    """Where several rows share a step its time is not one's own; a request that repeats has no clock at all."""
+    for repeats in (False, True):
+        policy, rows = Renewal(), batch(2)
+        for row in rows.rows:
+            row.request = replace(row.request, repeats=repeats)
+        pace = policy._pace(rows.rows[0], known=True)
+        before = pace._own.tokens
+        policy.observe(rows, *finished([0, 0], [0, 0]))
+        assert (pace._own.tokens != before) is repeats
+
+
+class Timed(GivenCosts):
+    """Costs under which a plain step by itself takes a second."""
+
+    def __init__(self, last_s: float) -> None:
+        super().__init__(0.1, {1: 1.0, 2: 2.2})
+        self.last_s = last_s

@@ -69,6 +69,20 @@ MUTANTS = [
         RNG,
     ),
     Mutant(
+        "plain steps between look-ups are taken for free",
+        "length/renewal.py",
+        "pace.waits(self._prices(row, batch, 1))",
+        "pass",
+        ("tests/length/test_choose.py",),
+    ),
+    Mutant(
+        "weak look-ups are refused where they would pay",
+        "length/pace.py",
+        "if usual * sum(accumulate(probs, mul)) <",
+        "if usual * probs[0] <",
+        ("tests/length/test_choose.py",),
+    ),
+    Mutant(
         "what is drawn along a chain is held against the node before",
         "accept/points.py",
         "rng.along(p, _chains",
