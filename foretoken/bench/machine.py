@@ -87,7 +87,7 @@ def missing(facts: dict[str, Any]) -> list[dict[str, str]]:
     lacks = version is None or version.startswith("broken")
     if facts["device"] == "cpu" and lacks:
         state = "OpenVINO" if version is None else f"OpenVINO is {version}"
-        add(state, "a step takes two to three times as long, and there are no int8 and int4 weights", OPENVINO)
+        add(state, "a step takes two to three times as long", OPENVINO)
     if facts["has_gpu"] and facts["device"] == "cpu":
         add("a torch that sees the GPU", "models run on the CPU", "a CUDA build of torch, and a driver it accepts")
     if facts["device"] == "cpu" and facts["threads"] < facts["cores"]:

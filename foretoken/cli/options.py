@@ -46,7 +46,7 @@ class ModelOptions:
     device: Annotated[str, in_models(metavar="DEVICE", help="auto, cpu, cuda, ...")] = "auto"
     backend: Annotated[str, in_models(metavar="NAME", help="auto, torch, graphs (GPU) or openvino (CPU).")] = "auto"
     quantization: Annotated[
-        str, in_models(metavar="BITS", help="none, or int8 or int4 (OpenVINO only) weights of the target: lossy.")
+        str, in_models(metavar="BITS", help="none, or int8 or int4 weights of the target: lossy.")
     ] = "none"
     trust_remote_code: Annotated[
         bool, in_models("--trust-remote-code", help="Run Python code that comes with a model.")

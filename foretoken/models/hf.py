@@ -21,6 +21,7 @@ from foretoken.errors import ModelError
 from foretoken.models.base import KVCache, ScoresOnly
 from foretoken.models.cache import TensorCache
 from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
+from foretoken.models.torch_weights import num_parameters
 from foretoken.types import Scores
 
 ATTENTION = "foretoken_tree"
@@ -229,7 +230,7 @@ class HFModel(ScoresOnly):
     @property
     def num_parameters(self) -> int:
         """Number of weights, shared ones once."""
-        return sum(weight.numel() for weight in self.model.parameters())
+        return num_parameters(self.model)
 
     def width(self, tokens: int) -> int:
         """How many tokens a forward of so many really reads: no padding here."""

@@ -55,7 +55,7 @@ class Checkpoint:
         location: `builtin:NAME`, a local folder, or a hub id (`owner/name`, or the one-word name of an old model).
         role: "target" or "draft"; a built-in pair holds both.
         trust_remote_code: run Python code that comes with the checkpoint.
-        quantization: "none", or "int8" or "int4" (on OpenVINO only) to round the weights when they are loaded.
+        quantization: "none", or "int8" or "int4" to round the weights when they are loaded.
 
     Raises:
         ModelError: there is nothing usable at the location, or the model cannot be rolled back.
@@ -181,9 +181,6 @@ class Checkpoint:
                 with quiet():
                     return openvino_store.load(self, lambda: self._read(torch.float32), number, vocab_size, added)
             except ModelError as error:
-                if self.quantization == "int4":
-                    hint = "use its weights as they are, or in int8: those in int4 run on OpenVINO only"
-                    raise ModelError(str(error), hint=hint) from error
                 if backend == "openvino":
                     raise
                 note = f"{self} runs on torch: {error}"
@@ -194,8 +191,8 @@ class Checkpoint:
             if added is not None:
                 append_tokens(read, added)
             read = read.to(where)
-            if self.quantization == "int8":
-                compress(read)
+            if self.quantization != "none":
+                compress(read, self.quantization)
             model = adapt(read, self.max_length, vocab_size)
             if picked == "graphs":
                 try:
@@ -331,17 +328,7 @@ def pick_backend(backend: str, device: torch.device, quantization: str = "none")
     if backend == "openvino" and device.type != "cpu":
         raise ModelError(f"the backend `openvino` runs on a CPU, not on `{device}`", hint="use `--device cpu`")
     best = {"cpu": "openvino" if installed else "torch", "cuda": "graphs"}.get(device.type, "torch")
-    picked = best if backend == "auto" else backend
-    if quantization == "int4" and picked != "openvino":
-        raise ModelError(
-            "weights in int4 run on OpenVINO only",
-            hint=f"leave out `--backend {backend}`"
-            if backend in ("torch", "graphs")
-            else "`pip install 'foretoken[openvino]'`"
-            if not installed
-            else "use `--device cpu`",
-        )
-    return picked
+    return best if backend == "auto" else backend
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:

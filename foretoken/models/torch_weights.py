@@ -1,4 +1,4 @@
-"""Weights in 8 bits on PyTorch, unpacked inside its own matrix product: less to read per token."""
+"""Weights in 8 or 4 bits on PyTorch, unpacked inside its own matrix products: less to read per token."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from foretoken.errors import ModelError
+from foretoken.models.rounding import quantize
 
 LEVELS = 127  # on either side of zero
-BLOCK = 32  # what the product reads at once: a row of another size would be read beyond its end
+BLOCK = 32  # what the products read at once: a row of another size would be read beyond its end
+ROWS = 16  # what the one of 4 bits writes at once
 
 
 class Int8Linear(nn.Module):
@@ -44,11 +46,63 @@ class Int8Linear(nn.Module):
         return (out if self.bias is None else out + self.bias).reshape(*given.shape[:-1], -1)
 
 
-def compress(model: PreTrainedModel) -> None:
-    """Put 8-bit layers where a model has linear ones, the output embedding included.
+class Int4Linear(nn.Module):
+    """A linear layer whose weights are 4-bit codes times a scale per group, on top of a middle per group.
 
-    Layers whose width is no multiple of 32 stay as they are, which those of large models hardly ever are. An input
-    embedding that shares its weights with the output embedding keeps them as they were.
+    Args:
+        linear: what it stands for.
+    """
+
+    levels: Tensor
+    group: int
+    numel: int
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach()
+        packed = quantize(weight.float().cpu(), 4)
+        self.group = packed.codes.shape[-1]
+        # PyTorch counts from the middle of sixteen levels.
+        middles = (8 - packed.zeros.astype("float32")) * packed.scales
+        levels = torch.cat([torch.from_numpy(packed.scales), torch.from_numpy(middles)], -1).transpose(0, 1)
+        codes = torch.from_numpy(packed.codes).reshape(weight.shape).to(weight.device)
+        self.codes = nn.Parameter(_pack(codes), requires_grad=False)
+        self.register_buffer("levels", levels.contiguous().to(weight))
+        self.numel, self.bias = weight.numel(), linear.bias
+
+    @property
+    def weight(self) -> Tensor:
+        """[out, in] float. What it computes with, unpacked."""
+        return self._product(torch.eye(self.levels.shape[0] * self.group).to(self.levels)).T
+
+    def forward(self, given: Tensor) -> Tensor:
+        """[..., in] float -> [..., out] float."""
+        out = self._product(given.reshape(-1, given.shape[-1]).contiguous())
+        return (out if self.bias is None else out + self.bias).reshape(*given.shape[:-1], -1)
+
+    def _product(self, flat: Tensor) -> Tensor:
+        multiply = torch._weight_int4pack_mm_for_cpu if flat.device.type == "cpu" else torch._weight_int4pack_mm
+        return multiply(flat, self.codes, self.group, self.levels)
+
+
+def _pack(codes: Tensor) -> Tensor:
+    """[out, in] uint8 -> two to a byte, as PyTorch's product wants them on that device."""
+    if codes.device.type == "cpu":
+        return torch._convert_weight_to_int4pack_for_cpu(codes.to(torch.int32), 1)
+    tiles = next(tiles for tiles in (8, 4, 2) if codes.shape[1] % (16 * tiles) == 0)
+    return torch._convert_weight_to_int4pack(codes[:, ::2] << 4 | codes[:, 1::2], tiles)
+
+
+def compress(model: PreTrainedModel, quantization: str) -> None:
+    """Put layers of few bits where a model has linear ones.
+
+    The output embedding gets 8 bits in any case, as do layers whose outputs are no multiple of 16. Layers whose width
+    is no multiple of 32 stay as they are, which those of large models hardly ever are. An input embedding that shares
+    its weights with the output embedding keeps them as they were.
+
+    Args:
+        model: on its device, in the type of its arithmetic.
+        quantization: "int8" or "int4".
 
     Raises:
         ModelError: the model has no linear layers to speak of, or this machine does not multiply such weights.
@@ -65,13 +119,22 @@ def compress(model: PreTrainedModel) -> None:
             f"the weights of `{model.config.model_type}` models cannot be compressed yet",
             hint="use them as they are",
         )
-    packed = {id(part): Int8Linear(part) for _, _, part in places}
-    for parent, name, part in places:
-        setattr(parent, name, packed[id(part)])
-    one = packed[id(places[0][2])]
+    bits, packed = 8 if quantization == "int8" else 4, dict[int, nn.Module]()
     try:
-        one(torch.zeros(1, one.codes.shape[1], dtype=model.dtype, device=model.device))
+        for parent, name, part in places:
+            if id(part) not in packed:
+                short = bits == 4 and part is not head and part.out_features % ROWS == 0
+                packed[id(part)] = one = Int4Linear(part) if short else Int8Linear(part)
+                one(torch.zeros(1, part.in_features, dtype=model.dtype, device=model.device))
+            setattr(parent, name, packed[id(part)])
     except (NotImplementedError, RuntimeError) as error:
         raise ModelError(
-            f"this PyTorch does not multiply weights in 8 bits on `{model.device.type}`", hint="use them as they are"
+            f"this PyTorch does not multiply weights in {bits} bits on `{model.device.type}`",
+            hint="use them as they are",
         ) from error
+
+
+def num_parameters(model: PreTrainedModel) -> int:
+    """Number of weights, shared ones once."""
+    whole: int = sum(weight.numel() for weight in model.parameters())
+    return whole + sum(part.numel - part.codes.numel() for part in model.modules() if isinstance(part, Int4Linear))

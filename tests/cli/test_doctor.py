@@ -94,7 +94,7 @@ def test_compressed_weights_are_fewer_bytes(run: Run, small: None) -> None:
 
 
 def test_bad_choices(run: Run, no_weights: None) -> None:
-    for words in (["--quantization", "int4", "--backend", "torch"], ["--dtype", "int9"], ["--device", "gpu9"]):
+    for words in (["--quantization", "int5"], ["--dtype", "int9"], ["--device", "gpu9"]):
         result = run("doctor", *words)
         assert (result.code, result.out) == (2, "")
         assert result.err.startswith("error: ")

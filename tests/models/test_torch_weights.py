@@ -1,4 +1,4 @@
-"""Weights in 8 bits on PyTorch: computed with as if their rounded values had been there from the start."""
+"""Weights in few bits on PyTorch: computed with as if their rounded values had been there from the start."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import foretoken
 from foretoken.errors import ModelError
 from foretoken.models import source
 from foretoken.models.hf import adapt
+from foretoken.models.rounding import quantize
 from foretoken.models.source import Checkpoint
 from foretoken.models.static import freeze
-from foretoken.models.torch_weights import Int8Linear, compress
+from foretoken.models.torch_weights import Int4Linear, Int8Linear, compress
 
 from .drive import CLOSE, error, random_tokens, read_chain
 from .families import FAMILIES, MAX_LENGTH, build, config
@@ -47,13 +48,36 @@ def test_rounding(dtype: torch.dtype, size: int) -> None:
     assert error(packed(given).float() / expected.float().abs().max(), expected / expected.abs().max()) < 2 * rough
 
 
+@pytest.mark.parametrize("width", [32, 128])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_four_bits_are_those_of_openvino(dtype: torch.dtype, width: int) -> None:
+    """Sixteen levels per group of a row, as every backend rounds."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        linear = nn.Linear(width, 16).to(dtype)
+        linear.weight.data[1] = 0.0
+        linear.weight.data[2] *= 1000
+        given = torch.randn(2, 3, width).to(dtype)
+    packed = Int4Linear(linear)
+    rounded = torch.from_numpy(quantize(linear.weight.detach().float(), 4).unpacked())
+    rough = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[dtype]
+    reach = linear.weight.float().abs().amax(1, keepdim=True).clamp_min(1e-9)
+    assert bool(((packed.weight.float() - rounded).abs() <= 2 * rough * reach).all())
+    assert len(packed.weight[0].unique()) <= 16 * max(width // 64, 1)
+    expected = nn.functional.linear(given, packed.weight.to(dtype), linear.bias).float()
+    assert packed(given).shape == expected.shape
+    assert error(packed(given).float() / expected.abs().max(), expected / expected.abs().max()) < 2 * rough
+
+
+@pytest.mark.parametrize("bits", ["int8", "int4"])
 @pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"gpt2", "falcon"}))
-def test_every_family_says_what_its_rounded_weights_say(name: str) -> None:
+def test_every_family_says_what_its_rounded_weights_say(name: str, bits: str) -> None:
     """When it is captured, too. Layers of an unusual class or width keep their weights."""
     model_type, settings = FAMILIES[name]
     theirs, ours = (build(config(model_type, **settings)) for _ in range(2))
-    compress(ours)
-    rounded = [(path, part) for path, part in ours.named_modules() if isinstance(part, Int8Linear)]
+    compress(ours, bits)
+    rounded = [(path, part) for path, part in ours.named_modules() if isinstance(part, (Int8Linear, Int4Linear))]
     for path, part in rounded:
         theirs.get_submodule(path).weight = nn.Parameter(part.weight)  # a tied embedding keeps its own
     assert ours.get_output_embeddings() in [part for _, part in rounded]
@@ -66,17 +90,18 @@ def test_every_family_says_what_its_rounded_weights_say(name: str) -> None:
     assert error(models[1].output_embedding, models[0].output_embedding) == 0
 
 
+@pytest.mark.parametrize("bits", ["int8", "int4"])
 @pytest.mark.parametrize("backend", ["torch", "graphs"])
-def test_a_compressed_target_and_a_target_that_drafts_by_its_own_weights(backend: str) -> None:
+def test_a_compressed_target_and_a_target_that_drafts_by_its_own_weights(backend: str, bits: str) -> None:
     how: dict[str, Any] = {"dtype": "float32", "backend": backend}
     full = foretoken.load("builtin:pair", "none", **how).generate(PROMPTS, max_new_tokens=25)
-    own = foretoken.load("builtin:pair", "int8", length="fixed:3", **how)
+    own = foretoken.load("builtin:pair", bits, length="fixed:3", **how)
     drafted = own.generate(PROMPTS, max_new_tokens=25)
     assert [one.token_ids for one in drafted] == [one.token_ids for one in full]
     assert all(one.stats.acceptance_rate > 0.5 for one in drafted)
     assert own.models[1].weight_bytes < 0.4 * own.models[0].weight_bytes
     plain, drafted = (
-        foretoken.load("builtin:pair", draft, quantization="int8", length="fixed:3", **how).generate(
+        foretoken.load("builtin:pair", draft, quantization=bits, length="fixed:3", **how).generate(
             PROMPTS, max_new_tokens=25
         )
         for draft in ("none", None)
@@ -87,8 +112,7 @@ def test_a_compressed_target_and_a_target_that_drafts_by_its_own_weights(backend
 def test_without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "find_spec", lambda _: None)
     assert source.pick_backend("auto", torch.device("cpu"), "int8") == "torch"
-    with pytest.raises(ModelError, match="int4 run on OpenVINO only"):
-        source.pick_backend("auto", torch.device("cpu"), "int4")
+    assert source.pick_backend("auto", torch.device("cpu"), "int4") == "torch"
 
 
 def test_what_cannot_be_compressed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +124,7 @@ def test_what_cannot_be_compressed_is_refused(tmp_path: Path, monkeypatch: pytes
     def refuse(*_: Any) -> None:
         raise NotImplementedError("no kernel")
 
-    monkeypatch.setattr(torch, "_weight_int8pack_mm", refuse)
-    with pytest.raises(ModelError, match="does not multiply weights in 8 bits on `cpu`"):
-        compress(build(config("llama")))
+    for product, bits in (("_weight_int8pack_mm", 8), ("_weight_int4pack_mm_for_cpu", 4)):
+        monkeypatch.setattr(torch, product, refuse)
+        with pytest.raises(ModelError, match=f"does not multiply weights in {bits} bits on `cpu`"):
+            compress(build(config("llama")), f"int{bits}")

@@ -69,6 +69,13 @@ MUTANTS = [
         RNG,
     ),
     Mutant(
+        "4-bit codes are counted from zero, not from the middle",
+        "models/torch_weights.py",
+        'middles = (8 - packed.zeros.astype("float32")) * packed.scales',
+        'middles = -packed.zeros.astype("float32") * packed.scales',
+        ("tests/models/test_torch_weights.py::test_four_bits_are_those_of_openvino",),
+    ),
+    Mutant(
         "plain steps between look-ups are taken for free",
         "length/renewal.py",
         "pace.waits(self._prices(row, batch, 1))",
