@@ -175,11 +175,11 @@ def after(law: Tensor, nodes: list[int]) -> Tensor:
     """What follows one node of each row.
 
     Args:
-        law: [B, N, V] float.
+        law: [B, N, V] float or int64.
         nodes: B nodes.
 
     Returns:
-        [B, V] float.
+        [B, V] float or int64.
     """
     if len(nodes) == 1:  # a view takes a third of the time
         return law[:, nodes[0]]
