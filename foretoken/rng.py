@@ -68,6 +68,8 @@ class Rng(Dice, Protocol):
         ...
 
 
+LAST = math.nextafter(1.0, 0.0)  # what a rounded number below 1 may have been
+
 RngFactory = Callable[[list[Row], str], Rng]
 
 
@@ -164,7 +166,7 @@ def draw(probs: Tensor, uniforms: Sequence[float]) -> Tensor:
     Raises:
         GenerationError: probabilities that are all zero, or no numbers.
     """
-    token, mass = _land(probs, [[u] for u in uniforms])
+    token, mass = _land(probs, [[min(u, LAST)] for u in uniforms])
     check_usable(mass.tolist())
     return token
 

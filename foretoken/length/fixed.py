@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -42,3 +43,6 @@ class Fixed(LengthPolicy):
 
     def sure(self, batch: Batch, depth: int, drawn: int) -> int:
         return min(self.config.k, drawn)
+
+    def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
+        return [min(self.config.k, len(chances)) for chances in known]
