@@ -116,7 +116,7 @@ def warp(logits: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0,
         top, best = logits.max(-1, keepdim=True)
         # 1, but not a number where the model gave none: whoever draws from it reports that.
         return torch.zeros_like(logits).scatter_(-1, best, top - top + 1)
-    if (top_k, top_p, min_p) == (0, 1.0, 0.0) and temperature == 1:
+    if (top_k, top_p, min_p) == (0, 1.0, 0.0) and temperature == 1:  # nothing of what follows changes anything
         return logits.softmax(-1)
     # The most likely token is at 0 from here on, so no temperature is too small and min-p is a plain threshold.
     logits = (logits - logits.amax(-1, keepdim=True)).div_(temperature)

@@ -205,11 +205,8 @@ class Pace:
         self._fade()
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))
-        took = self._step_s(len(probs), price) / price.plain_s
-        if price.costs.last_s is not None and not self._tries:  # what it really was, unless the machine stood still
-            took = min(max(price.costs.last_s / price.plain_s, took / 2), 2 * took)
-        self._own.add(took, accepted + 1)
-        self._overall.add(took, accepted + 1)
+        should, last_s = self._step_s(len(probs), price) / price.plain_s, price.costs.last_s
+        took = self._count(should, accepted + 1, None if self._tries else last_s, price)
         lost = took + price.back_s(len(probs)) / price.plain_s - accepted - 1
         if self._tries:
             self._tries = False
@@ -225,9 +222,21 @@ class Pace:
         """
         if self.resting:
             return
-        took = min(max((price.costs.last_s or price.plain_s) / price.plain_s, 0.5), 2.0)
-        self._own.add(took, 1)
-        self._overall.add(took, 1)
+        self._count(1.0, 1, price.costs.last_s, price)
+
+    def _count(self, should: float, tokens: int, last_s: float | None, price: Prices) -> float:
+        """Count a step that should take so many plain steps, and say what it took.
+
+        Args:
+            should: as costs have it.
+            tokens: that it gave.
+            last_s: seconds that it really took, which is believed unless the machine stood still; None if not measured.
+            price: of drafting.
+        """
+        took = should if last_s is None else min(max(last_s / price.plain_s, should / 2), 2 * should)
+        self._own.add(took, tokens)
+        self._overall.add(took, tokens)
+        return took
 
     def _fade(self) -> None:
         self._accepted, self._judged = FADE * self._accepted, FADE * self._judged

@@ -7,15 +7,30 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from foretoken.errors import ModelError
-from foretoken.models.rounding import quantize
+from foretoken.models.rounding import BITS, quantize
 
 LEVELS = 127  # on either side of zero
 BLOCK = 32  # what the products read at once: a row of another size would be read beyond its end
 ROWS = 16  # what the one of 4 bits writes at once
 
 
-class Int8Linear(nn.Module):
-    """A linear layer whose weights are codes times a scale per row.
+class PackedLinear(nn.Module):
+    """A linear layer whose weights are kept in few bits."""
+
+    bias: Tensor | None
+
+    def forward(self, given: Tensor) -> Tensor:
+        """[..., in] float -> [..., out] float."""
+        out = self._product(given.reshape(-1, given.shape[-1]).contiguous())
+        return (out if self.bias is None else out + self.bias).reshape(*given.shape[:-1], -1)
+
+    def _product(self, flat: Tensor) -> Tensor:
+        """[M, in] float -> [M, out] float, without the bias."""
+        raise NotImplementedError
+
+
+class Int8Linear(PackedLinear):
+    """Weights that are codes times a scale per row.
 
     Args:
         linear: what it stands for.
@@ -39,46 +54,36 @@ class Int8Linear(nn.Module):
         """[out, in] float. What it computes with, unpacked."""
         return self.codes.to(self.scales.dtype) * self.scales[:, None]
 
-    def forward(self, given: Tensor) -> Tensor:
-        """[..., in] float -> [..., out] float."""
-        flat = given.reshape(-1, given.shape[-1]).contiguous()
-        out = torch._weight_int8pack_mm(flat, self.codes, self.scales)
-        return (out if self.bias is None else out + self.bias).reshape(*given.shape[:-1], -1)
+    def _product(self, flat: Tensor) -> Tensor:
+        return torch._weight_int8pack_mm(flat, self.codes, self.scales)
 
 
-class Int4Linear(nn.Module):
-    """A linear layer whose weights are 4-bit codes times a scale per group, on top of a middle per group.
+class Int4Linear(PackedLinear):
+    """Weights that are 4-bit codes times a scale per group, on top of a middle per group.
 
     Args:
         linear: what it stands for.
     """
 
     levels: Tensor
-    group: int
-    numel: int
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach()
         packed = quantize(weight.float().cpu(), 4)
-        self.group = packed.codes.shape[-1]
+        self.group = int(packed.codes.shape[-1])
         # PyTorch counts from the middle of sixteen levels.
         middles = (8 - packed.zeros.astype("float32")) * packed.scales
         levels = torch.cat([torch.from_numpy(packed.scales), torch.from_numpy(middles)], -1).transpose(0, 1)
         codes = torch.from_numpy(packed.codes).reshape(weight.shape).to(weight.device)
         self.codes = nn.Parameter(_pack(codes), requires_grad=False)
         self.register_buffer("levels", levels.contiguous().to(weight))
-        self.numel, self.bias = weight.numel(), linear.bias
+        self.bias = linear.bias
 
     @property
     def weight(self) -> Tensor:
         """[out, in] float. What it computes with, unpacked."""
         return self._product(torch.eye(self.levels.shape[0] * self.group).to(self.levels)).T
-
-    def forward(self, given: Tensor) -> Tensor:
-        """[..., in] float -> [..., out] float."""
-        out = self._product(given.reshape(-1, given.shape[-1]).contiguous())
-        return (out if self.bias is None else out + self.bias).reshape(*given.shape[:-1], -1)
 
     def _product(self, flat: Tensor) -> Tensor:
         multiply = torch._weight_int4pack_mm_for_cpu if flat.device.type == "cpu" else torch._weight_int4pack_mm
@@ -119,7 +124,7 @@ def compress(model: PreTrainedModel, quantization: str) -> None:
             f"the weights of `{model.config.model_type}` models cannot be compressed yet",
             hint="use them as they are",
         )
-    bits, packed = 8 if quantization == "int8" else 4, dict[int, nn.Module]()
+    bits, packed = BITS[quantization], dict[int, nn.Module]()
     try:
         for parent, name, part in places:
             if id(part) not in packed:
@@ -137,4 +142,5 @@ def compress(model: PreTrainedModel, quantization: str) -> None:
 def num_parameters(model: PreTrainedModel) -> int:
     """Number of weights, shared ones once."""
     whole: int = sum(weight.numel() for weight in model.parameters())
-    return whole + sum(part.numel - part.codes.numel() for part in model.modules() if isinstance(part, Int4Linear))
+    short = [part for part in model.modules() if isinstance(part, Int4Linear)]
+    return whole + sum(part.levels[..., 0].numel() * part.group - part.codes.numel() for part in short)
