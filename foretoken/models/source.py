@@ -26,6 +26,7 @@ from foretoken.config import QUANTIZATIONS
 from foretoken.errors import ModelError, did_you_mean
 from foretoken.models.capture import fastest
 from foretoken.models.hf import HFModel, adapt, append_tokens, cache_argument
+from foretoken.models.norms import fuse_norms
 from foretoken.models.static import freeze
 from foretoken.models.torch_weights import compress
 from foretoken.tokenizer import Tokenizer
@@ -193,6 +194,8 @@ class Checkpoint:
             read = read.to(where)
             if self.quantization != "none":
                 compress(read, self.quantization)
+            if where.type == "cuda":
+                fuse_norms(read)
             model = adapt(read, self.max_length, vocab_size)
             if picked == "graphs":
                 try:

@@ -134,8 +134,8 @@ def compress(model: PreTrainedModel, quantization: str) -> None:
             setattr(parent, name, packed[id(part)])
     except (NotImplementedError, RuntimeError) as error:
         raise ModelError(
-            f"this PyTorch does not multiply weights in {bits} bits on `{model.device.type}`",
-            hint="use them as they are",
+            f"this PyTorch does not multiply weights in {bits} bits on `{model.device.type}` in {model.dtype}",
+            hint="use them as they are, or try `--dtype bfloat16`",
         ) from error
 
 

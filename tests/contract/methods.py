@@ -101,7 +101,7 @@ def untrained(kind: type[Any], model: LanguageModel) -> Any:
         # Any token makes a target say something, so that the models of these tests need no more than they have.
         LookAhead: lambda: LookAhead(LookAheadShape(model.hidden_size, first=0, count=2)),
     }
-    net = made[kind]().requires_grad_(False)
+    net = made[kind]().requires_grad_(False).to(model.device)
     for weights in net.parameters():  # a fresh head repeats the draft's probability, whatever the state is
         weights.copy_(torch.randn_like(weights))
     return net

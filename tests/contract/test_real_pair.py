@@ -24,11 +24,20 @@ SETUPS = pairwise(length=LENGTHS, **REGISTERED)
 
 
 MISSING = pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra `openvino`")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+PLACES = [
+    ("cpu", "torch"),
+    ("cpu", "graphs"),
+    pytest.param(("cpu", "openvino"), marks=MISSING),
+    pytest.param(("cuda", "torch"), marks=GPU),
+    pytest.param(("cuda", "graphs"), marks=GPU),
+]
 
 
-@pytest.fixture(scope="module", params=["torch", "graphs", pytest.param("openvino", marks=MISSING)])
+@pytest.fixture(scope="module", params=PLACES, ids="-".join)
 def llm(request: pytest.FixtureRequest) -> LLM:
-    return foretoken.load(dtype="float32", device="cpu", backend=request.param)
+    device, backend = request.param
+    return foretoken.load(dtype="float32", device=device, backend=backend)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,8 @@ def logits(llm: LLM, text: list[int]) -> Tensor:
     """[N, V] float32. Scores after every token of a text read in one piece."""
     target = llm.models[0]
     mask = torch.ones(1, len(text), len(text), dtype=torch.bool).tril()
-    return target.forward(torch.tensor([text]), torch.arange(len(text))[None], mask, target.new_cache(1)).logits[0]
+    positions = torch.arange(len(text))[None]
+    return target.forward(torch.tensor([text]), positions, mask, target.new_cache(1)).logits[0].cpu()
 
 
 @pytest.mark.parametrize("setup", SETUPS, ids=str)
