@@ -40,7 +40,7 @@ measure() { # NAME PROMPTS OPTIONS...: one line of JSON per target, until time i
   fi
 }
 
-measure runs "${LIMIT:-8}" --methods plain,fixed:1..5,confidence,renewal,oracle "$@"
+measure runs "${LIMIT:-8}" --methods plain,fixed:1..8,confidence,renewal,oracle "$@"
 measure profiles 2 --methods plain,fixed:3,renewal --profile "$@"
 
 "${PYTHON:-python3}" - "$parts" "$complete" >"$parts/result" <<'PYTHON'

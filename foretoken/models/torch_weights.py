@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -12,6 +14,8 @@ from foretoken.models.rounding import BITS, quantize
 LEVELS = 127  # on either side of zero
 BLOCK = 32  # what the products read at once: a row of another size would be read beyond its end
 ROWS = 16  # what the one of 4 bits writes at once
+TRITON = find_spec("triton") is not None
+SHORT = 64  # tokens up to which a GPU unpacks 8 bits on the way; for more, all of them first
 
 
 class PackedLinear(nn.Module):
@@ -55,7 +59,13 @@ class Int8Linear(PackedLinear):
         return self.codes.to(self.scales.dtype) * self.scales[:, None]
 
     def _product(self, flat: Tensor) -> Tensor:
-        return torch._weight_int8pack_mm(flat, self.codes, self.scales)
+        if flat.device.type == "cpu":
+            return torch._weight_int8pack_mm(flat, self.codes, self.scales)
+        if TRITON and len(flat) <= SHORT:
+            from foretoken.models.int8_kernel import multiply
+
+            return multiply(flat, self.codes, self.scales)
+        return nn.functional.linear(flat, self.weight)
 
 
 class Int4Linear(PackedLinear):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import foretoken
 from foretoken.errors import ModelError
-from foretoken.models import source
+from foretoken.models import source, torch_weights
 from foretoken.models.hf import adapt
 from foretoken.models.rounding import quantize
 from foretoken.models.source import Checkpoint
@@ -128,3 +132,41 @@ def test_what_cannot_be_compressed_is_refused(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(torch, product, refuse)
         with pytest.raises(ModelError, match=f"does not multiply weights in {bits} bits on `cpu`"):
             compress(build(config("llama")), f"int{bits}")
+
+
+INTERPRETED = """
+import os
+os.environ["TRITON_INTERPRET"] = "1"
+import torch
+from foretoken.models.int8_kernel import multiply
+torch.manual_seed(0)
+for dtype, most in ((torch.float32, 1e-6), (torch.float16, 1e-3)):
+    for rows, outputs, depth in ((1, 16, 64), (3, 40, 96), (17, 33, 288)):
+        given, scales = torch.randn(rows, depth).to(dtype), (torch.rand(outputs) + 0.1).to(dtype)
+        codes = torch.randint(-127, 128, (outputs, depth), dtype=torch.int8)
+        expected = given.double() @ codes.double().T * scales.double()
+        found = multiply(given, codes, scales)
+        assert found.dtype == dtype and found.shape == expected.shape
+        assert (found.double() - expected).norm() < most * expected.norm()
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton, which torch for a GPU brings")
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) >= "2.4.0", reason="Triton's interpreter needs numpy < 2.4")
+def test_the_kernel_for_a_gpu() -> None:
+    """As its interpreter runs it: rows, outputs and depths that fill no block."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", INTERPRETED], check=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("triton", [True, False])
+@pytest.mark.parametrize("size", [1, 7, 64, 65])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_eight_bits_on_a_gpu(dtype: torch.dtype, size: int, triton: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_weights, "TRITON", triton and torch_weights.TRITON)
+    linear = nn.Linear(416, 200, dtype=dtype)
+    packed, given = Int8Linear(linear.cuda()), torch.randn(2, size, 416, dtype=dtype)
+    expected = nn.functional.linear(given.double(), packed.weight.cpu().double(), linear.bias.cpu().double())
+    found = packed(given.cuda()).cpu().double()
+    assert (found - expected).norm() < {torch.float32: 1e-5}.get(dtype, 1e-2) * expected.norm()
