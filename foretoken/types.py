@@ -228,6 +228,7 @@ class Frontier:
         drawn: depth down to which tokens are drawn already, so that drawing them costs nothing more.
         sure: per row. `prob` of the tokens before the leaf that were taken unasked (see `LengthPolicy.sure`), since it
             was asked last.
+        seen: [B, F, R] float or None. What `LengthPolicy.look` found where the leaf's token was drawn, if anything.
     """
 
     depth: Tensor
@@ -237,6 +238,7 @@ class Frontier:
     active: Tensor
     drawn: int = 0
     sure: Sequence[Sequence[float]] | None = None
+    seen: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

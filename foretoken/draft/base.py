@@ -172,10 +172,11 @@ class ChainDrafter(Drafter):
                 likely = max(length.likely(batch, depth), 1 if device.type == "cpu" else AT_ONCE)
                 likely = min(likely, max(room) - depth)
                 drawn, peeked = self.candidates(batch, tokens, certain, growing, lambda b, _: paths[b], likely)
-                drawn_tokens, drawn_probs = to_host(drawn.tokens, drawn.prob)
-                near = list(zip(drawn_tokens.tolist(), drawn_probs.tolist(), strict=True))
+                looked = None if device.type == "cpu" else length.look(drawn, batch, depth)
+                ids, own, *seen = to_host(drawn.tokens, drawn.prob, *([] if looked is None else [looked]))
+                near = list(zip(ids.tolist(), own.tolist(), strict=True))
                 tokens += drawn.tokens.unbind(1)
-                first, ready = depth, depth + drawn_tokens.shape[1]
+                first, ready = depth, depth + ids.shape[1]
                 sure = length.sure(batch, depth, ready)
                 cost = sum(map(self.forwards, range(depth + 1, ready + 1)))
                 forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
@@ -196,7 +197,7 @@ class ChainDrafter(Drafter):
                 check_usable([of[-1] for of, more in zip(probs, growing, strict=True) if more])
             if depth >= sure:  # it is asked next
                 unasked = [of[asked + 1 : depth] for of in probs]
-                frontier = leaf(drawn, drawn_probs, at, depth, going, ready, unasked)
+                frontier = leaf(drawn, [own, *seen], at, depth, going, ready, unasked)
         if not depth:
             return Draft.root_only(tokens[0], Drawn.IID)
         stacked = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
@@ -204,13 +205,15 @@ class ChainDrafter(Drafter):
 
 
 def leaf(
-    drawn: Continuation, prob: Tensor, at: int, depth: int, going: list[bool], ready: int, sure: list[list[float]]
+    drawn: Continuation, near: list[Tensor], at: int, depth: int, going: list[bool], ready: int, sure: list[list[float]]
 ) -> Frontier:
-    """What is known of the leaves: candidate `at` of what was drawn last; the others as in `Frontier`."""
+    """What is known of the leaves: candidate `at` of what was drawn last, of which `prob` and, if there is any, `seen`
+    are on the host; the others as in `Frontier`.
+    """
     here = slice(at, at + 1)
     hidden = None if drawn.hidden is None else drawn.hidden[:, here]
-    parts = prob[:, here], drawn.logits[:, here], hidden
-    return Frontier(level(len(going), depth), *parts, allowed(*going), ready, sure)
+    prob, *seen = (each[:, here] for each in near)
+    return Frontier(level(len(going), depth), prob, drawn.logits[:, here], hidden, allowed(*going), ready, sure, *seen)
 
 
 @lru_cache(256, typed=True)

@@ -16,7 +16,7 @@ from foretoken.draft.base import Drafter
 from foretoken.draft.known import Known, known_chain
 from foretoken.length.base import LengthPolicy
 from foretoken.shape.base import TreeShape
-from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Scores, Verdict
+from foretoken.types import Batch, Continuation, Draft, Drawn, Frontier, Row, Scores, Verdict
 
 FADE = 0.9  # how much an older draft counts for
 
@@ -108,6 +108,9 @@ class Others(LengthPolicy):
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         asked = replace(frontier, active=frontier.active & self._asked)
         return self._length.grow(asked, batch) & self._asked
+
+    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
+        return self._length.look(drawn, batch, depth)
 
     def likely(self, batch: Batch, depth: int) -> int:
         return self._length.likely(batch, depth)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.types import Batch, Draft, Frontier, Row, Verdict
+from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 
 EVEN = 0.5  # chance
 
@@ -97,6 +97,22 @@ class LengthPolicy(ABC):
         Asked at most once per step, before `choose`.
         """
         return False
+
+    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
+        """What `grow` will ask of tokens beyond their probability, found where they are, on a device.
+
+        It comes to the host together with the tokens, as `Frontier.seen`, so that deciding about them waits for
+        nothing. On a CPU nobody asks, since there `grow` finds it when it needs it.
+
+        Args:
+            drawn: the tokens.
+            batch: the rows.
+            depth: how deep the draft was before them.
+
+        Returns:
+            [B, K, R] float or None. None if the probability is all it wants.
+        """
+        return None
 
     @abstractmethod
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy, check_length, check_probability, decided
 from foretoken.models.disco_classifier import DiscoClassifier
-from foretoken.types import Batch, Frontier
+from foretoken.types import Batch, Continuation, Frontier
 
 
 class Disco(LengthPolicy):
@@ -49,6 +49,9 @@ class Disco(LengthPolicy):
             raise ConfigError("DISCO needs a classifier", hint="train one for the draft in use")
         self._config = config or self.Config()
         self._classifier = classifier
+
+    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
+        return self._classifier.look(drawn, batch, depth)
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         of, likely = self._config, self._classifier.judge(frontier, batch)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from foretoken.errors import ConfigError, did_you_mean
 from foretoken.length.base import LengthPolicy, check_length, check_probability, decided, leaves
-from foretoken.length.signals import GAMMA, SIGNALS, entropy
-from foretoken.types import Batch, Frontier
+from foretoken.length.signals import GAMMA, SIGNALS, entropy, prob
+from foretoken.types import Batch, Continuation, Frontier
 
 
 class Proxy(LengthPolicy):
@@ -58,9 +58,12 @@ class Proxy(LengthPolicy):
         bound = partial(entropy, gamma=self._config.gamma)
         self._signal = bound if self._config.signal == "entropy" else SIGNALS[self._config.signal]
 
+    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
+        return None if self._signal is prob else self._signal(drawn)[..., None]
+
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         wanted = []
-        sure = self._signal(frontier)[:, 0].tolist()
+        sure = (self._signal(frontier) if frontier.seen is None else frontier.seen[..., 0])[:, 0].tolist()
         for row, keep, (depth, _) in zip(batch.rows, sure, leaves(frontier), strict=True):
             if depth:
                 keep *= row.memory[self]

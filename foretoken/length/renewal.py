@@ -16,7 +16,7 @@ from foretoken.length.pace import Pace
 from foretoken.length.record import Record
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.prices import Prices, prices
-from foretoken.types import Batch, Draft, Frontier, Row, Verdict
+from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 
 OFTEN, SELDOM = 32, 1024  # steps after which plain decoding is timed anew
 APART = 6  # steps that takes, and one more
@@ -91,6 +91,9 @@ class Renewal(LengthPolicy):
 
     def resting(self, row: Row) -> bool:
         return self._apart > 0 or self._pace(row).resting
+
+    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
+        return None if self._head is None or drawn.hidden is None else self._head.read(drawn.hidden)
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         active = [may for (may,) in frontier.active.tolist()]
@@ -172,7 +175,8 @@ class Renewal(LengthPolicy):
         """What the head says of the token before the newest one, given the draft's probability of it."""
         if self._head is None or frontier.hidden is None:
             return None
-        return self._head.judge(frontier.hidden[b], [prob], [row.request.sampling.temperature])[0]
+        read = self._head.read(frontier.hidden[b]) if frontier.seen is None else frontier.seen[b]
+        return self._head.judge(read, [prob], [row.request.sampling.temperature])[0]
 
     def _prices(self, row: Row, batch: Batch, drafting: int) -> Prices:
         return self._given or prices(row, batch, drafting)

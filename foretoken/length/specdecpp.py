@@ -10,7 +10,7 @@ from torch import Tensor
 from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy, check_length, check_probability, decided, leaves
 from foretoken.models.acceptance_head import AcceptanceHead
-from foretoken.types import Batch, Frontier, Row
+from foretoken.types import Batch, Continuation, Frontier, Row
 
 
 class SpecDecPP(LengthPolicy):
@@ -58,13 +58,17 @@ class SpecDecPP(LengthPolicy):
         self._config = config or self.Config()
         self._head = head
 
+    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
+        return None if drawn.hidden is None else self._head.read(drawn.hidden)
+
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         of, newest = self._config, leaves(frontier)
         keeps = [1.0] * len(newest)
         # The first candidate's forward read the root, which is committed: nothing to score yet.
         if frontier.hidden is not None and any(depth > 1 for depth, _ in newest):
             held, parents = zip(*(row.memory[self] for row in batch.rows), strict=True)
-            likely = self._head.judge(frontier.hidden[:, 0], parents, [_heat(row) for row in batch.rows])
+            read = self._head.read(frontier.hidden[:, 0]) if frontier.seen is None else frontier.seen[:, 0]
+            likely = self._head.judge(read, parents, [_heat(row) for row in batch.rows])
             keeps = [k * p if depth > 1 else 1.0 for k, p, (depth, _) in zip(held, likely, newest, strict=True)]
         wanted = []
         for row, keep, (depth, prob) in zip(batch.rows, keeps, newest, strict=True):

@@ -108,15 +108,19 @@ class AcceptanceHead(AcceptancePredictor):
         """All blocks in order, a tied one again and again."""
         return [self.blocks[0 if self.shape.tied else step] for step in range(self.shape.depth)]
 
-    def judge(self, hidden: Tensor, probs: Sequence[float], temperatures: Sequence[float]) -> list[float]:
+    def read(self, hidden: Tensor) -> Tensor:
+        """All that `judge` needs of states ([..., H] float, as in `describe` -> [..., 2] float32)."""
+        return self._ready.read(hidden)
+
+    def judge(self, read: Tensor, probs: Sequence[float], temperatures: Sequence[float]) -> list[float]:
         """Probability that each row's token is accepted: what calling the head on `describe` says, with less work.
 
         Args:
-            hidden: [B, H] float. As in `describe`.
+            read: [B, 2] float. As `read` gives it.
             probs: the draft's probability of each token, before sampling parameters.
             temperatures: of the requests.
         """
-        return self.chances(self._ready.judge(hidden, probs, temperatures))
+        return self.chances(self._ready.judge(read.tolist(), probs, temperatures))
 
     def glance(self, prob: float, temperature: float) -> float:
         """Probability that a token is accepted which the draft has drawn and not read yet, so that there is no state.
@@ -159,12 +163,15 @@ class _Ready:
         self._weight, self._bias = out[:, :ODDS].t().contiguous(), head.out.bias.detach()
         self._own, self._look, self._level = out[:, ODDS:].tolist(), look.weight.tolist(), look.bias.tolist()
 
-    def judge(self, hidden: Tensor, probs: Sequence[float], temperatures: Sequence[float]) -> list[float]:
-        """Uncalibrated log-odds; see `AcceptanceHead.judge`."""
-        state = torch.addcmul(self._center, hidden.float(), self._spread)
+    def read(self, hidden: Tensor) -> Tensor:
+        """See `AcceptanceHead.read`."""
+        state = torch.addcmul(self._center, hidden.flatten(0, -2).float(), self._spread)
         for weight, bias in self._blocks:
             state += functional.silu(torch.addmm(bias, state, weight), inplace=True)
-        read = torch.addmm(self._bias, state, self._weight).tolist()
+        return torch.addmm(self._bias, state, self._weight).reshape(*hidden.shape[:-1], -1)
+
+    def judge(self, read: list[list[float]], probs: Sequence[float], temperatures: Sequence[float]) -> list[float]:
+        """Uncalibrated log-odds; see `AcceptanceHead.judge`."""
         return [_weigh_one(self._own, *one) for one in zip(read, probs, temperatures, strict=True)]
 
     def glance(self, prob: float, temperature: float) -> float:

@@ -14,7 +14,7 @@ from foretoken.host import to_device
 from foretoken.length.base import leaves
 from foretoken.length.signals import spread
 from foretoken.models.predictor import HOTTEST, AcceptancePredictor
-from foretoken.types import Batch, Frontier
+from foretoken.types import Batch, Continuation, Frontier
 
 DEPTH = -2  # column of the features; the last one is the temperature
 
@@ -66,6 +66,8 @@ class DiscoClassifier(AcceptancePredictor):
         newest = leaves(frontier)
         if frontier.logits is None:
             return [prob for _, prob in newest]
+        if frontier.seen is not None:
+            return self.chances(frontier.seen[:, 0, 0].tolist())
         # Numbers go to the logits' device at once.
         known = [
             [prob, math.log(depth), min(row.request.sampling.temperature, HOTTEST)]
@@ -73,6 +75,19 @@ class DiscoClassifier(AcceptancePredictor):
         ]
         features = self._look(frontier.logits[:, 0], to_device(known, frontier.logits.device))
         return self.chances(self.logit(features).tolist())
+
+    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor:
+        """[B, K, 1] float32. Uncalibrated log-odds that drawn tokens are accepted, for `judge`.
+
+        Args:
+            drawn: the tokens.
+            batch: the rows.
+            depth: how deep the draft was before them.
+        """
+        heats = [[row.request.sampling.temperature] for row in batch.rows]
+        heat = to_device(heats, drawn.prob.device).expand(drawn.prob.shape)
+        deep = torch.arange(depth + 1, depth + 1 + heat.shape[1], device=heat.device).expand(heat.shape)
+        return self.logit(self.describe(drawn.logits, drawn.prob, deep, heat))[..., None]
 
     def describe(self, logits: Tensor, prob: Tensor, depth: Tensor, temperature: Tensor) -> Tensor:
         """What the classifier sees of a drawn token: top probabilities, its own, entropy, depth, temperature.

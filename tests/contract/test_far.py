@@ -101,9 +101,9 @@ def waits(
 ) -> list[list[str]]:
     """What the host waits for in each of some steps, the first ones left out."""
     setup = Setup(drafter, length, Choice(find("shape", "chain")), Choice(find("accept", "rejection")))
-    engine = setup.engine(FarModel(kind(TARGET)), FarModel(kind(DRAFT)))
     steps = []
     with FarDevice() as device:
+        engine = setup.engine(FarModel(kind(TARGET)), FarModel(kind(DRAFT)))
         engine.start([Request((0, 2), sampling, 40, seed=1, stop_token_ids=frozenset([6, 7]))])
         for _ in range(5):
             device.waits.clear()
@@ -138,11 +138,28 @@ def test_point_masses_are_judged_by_sampling_in_two_waits() -> None:
         assert names == ["cpu", "cpu"]
 
 
+LOOKING: list[tuple[str, dict[str, Any]]] = [
+    ("confidence", {"threshold": 0.0}),
+    ("proxy", {"threshold": 1.0}),
+    *(("proxy", {"threshold": 1.0, "signal": signal}) for signal in ("top1", "margin", "entropy")),
+    ("disco", {"threshold": 0.0}),
+    ("specdec++", {"threshold": 1.0}),
+    ("renewal", {"cost": 0.0}),
+]
+
+
 @pytest.mark.parametrize("most", [1, 3])
-@pytest.mark.parametrize(("name", "threshold"), [("confidence", 0.0), ("proxy", 1.0)])
-def test_a_policy_that_looks_waits_once_more_for_every_token(name: str, threshold: float, most: int) -> None:
-    for names in waits(Choice(find("length", name), {"threshold": threshold, "most": most}), Sampling()):
+@pytest.mark.parametrize(("name", "options"), LOOKING)
+def test_a_policy_that_looks_waits_once_more_for_every_token(name: str, options: dict[str, Any], most: int) -> None:
+    """That is for the token: whatever else the policy wants to know of it comes along."""
+    for names in waits(Choice(find("length", name), {**options, "most": most}), Sampling()):
         assert names == ["cpu"] * (most + 1)
+
+
+@pytest.mark.parametrize(("name", "options"), LOOKING)
+def test_a_policy_that_looks_waits_once_for_all_tokens_drawn_in_one_go(name: str, options: dict[str, Any]) -> None:
+    for names in waits(Choice(find("length", name), {**options, "most": 3}), Sampling(), kind=DrawingTable):
+        assert names == ["cpu"] * 2
 
 
 def test_a_sampled_step_waits_once_more_for_every_token_and_three_times_to_accept() -> None:

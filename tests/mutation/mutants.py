@@ -449,8 +449,8 @@ MUTANTS = [
     Mutant(
         "SpecDec++ gives the head the newest token's probability",
         "length/specdecpp.py",
-        "self._head.judge(frontier.hidden[:, 0], parents, ",
-        "self._head.judge(frontier.hidden[:, 0], [prob for _, prob in newest], ",
+        "self._head.judge(read, parents, ",
+        "self._head.judge(read, [prob for _, prob in newest], ",
         ("tests/length/test_specdecpp.py",),
     ),
     Mutant(

@@ -173,11 +173,13 @@ def test_judging_tokens_is_calling_the_head(shape: HeadShape) -> None:
         weight.copy_(torch.randn_like(weight) / 3)
     probs, heats, hidden = (0.0, 0.3, 0.9, 1.0), (0.0, 0.7, 1.0, 9.0), torch.randn(4, 8) * 9 + 4
     features = head.describe(hidden, torch.tensor(probs), torch.tensor(heats))
-    assert head.judge(hidden, probs, heats) == pytest.approx(head(features).tolist(), abs=1e-5)
-    assert head.judge(hidden[2:3], probs[2:3], heats[2:3]) == pytest.approx(head(features[2:3]).tolist(), abs=1e-5)
+    read = head.read(hidden)
+    assert head.judge(read, probs, heats) == pytest.approx(head(features).tolist(), abs=1e-5)
+    assert torch.equal(head.read(hidden.reshape(2, 2, 8)), read.reshape(2, 2, 2))
+    assert head.judge(read[2:3], probs[2:3], heats[2:3]) == pytest.approx(head(features[2:3]).tolist(), abs=1e-5)
     half = hidden.bfloat16()
     features = head.describe(half, torch.tensor(probs), torch.tensor(heats))
-    assert head.judge(half, probs, heats) == pytest.approx(head(features).tolist(), abs=1e-5)
+    assert head.judge(head.read(half), probs, heats) == pytest.approx(head(features).tolist(), abs=1e-5)
     look = torch.sigmoid(head.glance_logit(features)).tolist()
     assert [head.glance(*one) for one in zip(probs, heats, strict=True)] == pytest.approx(look, abs=1e-5)
 
