@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +16,26 @@ from foretoken.models.rounding import BITS, quantize
 LEVELS = 127  # on either side of zero
 BLOCK = 32  # what the products read at once: a row of another size would be read beyond its end
 ROWS = 16  # what the one of 4 bits writes at once
-TRITON = find_spec("triton") is not None
 SHORT = 64  # tokens up to which a GPU unpacks 8 bits on the way; for more, all of them first
+
+
+Product: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@lru_cache
+def kernel(device: torch.device, dtype: torch.dtype) -> Product | None:
+    """The product that unpacks 8 bits on the way, if it runs on that GPU and says there what it should."""
+    try:
+        from foretoken.models.int8_kernel import multiply
+
+        given, codes = (torch.arange(size, device=device).sin() for size in (3 * BLOCK, 5 * BLOCK))
+        given, codes = given.reshape(3, -1).to(dtype), (codes.reshape(5, -1) * LEVELS).to(torch.int8)
+        scales = torch.linspace(0.5, 1, 5, device=device).to(dtype)
+        expected = nn.functional.linear(given.float(), codes.float() * scales.float()[:, None])
+        apart = (multiply(given, codes, scales).float() - expected).norm() / expected.norm()
+        return multiply if apart < max(2 * torch.finfo(dtype).eps, 1e-5) else None
+    except Exception:  # there is no Triton, or no compiler for it, or not for this GPU
+        return None
 
 
 class PackedLinear(nn.Module):
@@ -61,9 +81,7 @@ class Int8Linear(PackedLinear):
     def _product(self, flat: Tensor) -> Tensor:
         if flat.device.type == "cpu":
             return torch._weight_int8pack_mm(flat, self.codes, self.scales)
-        if TRITON and len(flat) <= SHORT:
-            from foretoken.models.int8_kernel import multiply
-
+        if len(flat) <= SHORT and (multiply := kernel(flat.device, flat.dtype)):
             return multiply(flat, self.codes, self.scales)
         return nn.functional.linear(flat, self.weight)
 

@@ -21,6 +21,7 @@ from foretoken.models.rounding import quantize
 from foretoken.models.source import Checkpoint
 from foretoken.models.static import freeze
 from foretoken.models.torch_weights import Int4Linear, Int8Linear, compress
+from tests.contract.far import FarDevice, far
 
 from .drive import CLOSE, error, random_tokens, read_chain
 from .families import FAMILIES, MAX_LENGTH, build, config
@@ -159,12 +160,48 @@ def test_the_kernel_for_a_gpu() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("triton", [True, False])
+class Kernel:
+    """Stands in for the kernel."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.calls = what, 0
+
+    def multiply(self, given: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.what == "fails":
+            raise RuntimeError("no compiler")
+        product = nn.functional.linear(given, codes.to(given.dtype) * scales[:, None])
+        return product + 1 if self.what == "is wrong" else product
+
+
+@pytest.mark.parametrize("what", ["works", "fails", "is wrong"])
+@torch.no_grad()
+def test_a_kernel_is_used_where_it_is_proven(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device that is none."""
+    stand_in = Kernel(what)
+    monkeypatch.setitem(sys.modules, "foretoken.models.int8_kernel", stand_in)
+    torch_weights.kernel.cache_clear()
+    packed = Int8Linear(nn.Linear(64, 8))
+    given = torch.randn(3, 64)
+    expected = packed(given)
+    for held in (packed._parameters, packed._buffers):
+        held.update({name: far(one.data) for name, one in held.items() if one is not None})
+    with FarDevice():
+        found = [packed(far(rows)) for rows in (given, given.repeat(30, 1))]
+    torch_weights.kernel.cache_clear()
+    assert error(found[0].as_subclass(torch.Tensor), expected) < CLOSE
+    assert error(found[1].as_subclass(torch.Tensor), expected.repeat(30, 1)) < CLOSE
+    assert stand_in.calls == (2 if what == "works" else 1)  # the proof, and what is short
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("proven", [True, False])
 @pytest.mark.parametrize("size", [1, 7, 64, 65])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @torch.no_grad()
-def test_eight_bits_on_a_gpu(dtype: torch.dtype, size: int, triton: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_weights, "TRITON", triton and torch_weights.TRITON)
+def test_eight_bits_on_a_gpu(dtype: torch.dtype, size: int, proven: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not proven:
+        monkeypatch.setattr(torch_weights, "kernel", lambda *_: None)
     linear = nn.Linear(416, 200, dtype=dtype)
     packed, given = Int8Linear(linear.cuda()), torch.randn(2, size, 416, dtype=dtype)
     expected = nn.functional.linear(given.double(), packed.weight.cpu().double(), linear.bias.cpu().double())

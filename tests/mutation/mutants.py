@@ -148,8 +148,8 @@ MUTANTS = [
     Mutant(
         "a policy sees the token it decides about, since that is drawn already",
         "draft/base.py",
-        "leaf(drawn, drawn_probs, at,",
-        "leaf(drawn, drawn_probs.roll(-1, 1) if depth < ready else drawn_probs, at,",
+        "leaf(drawn, [own, *seen], at,",
+        "leaf(drawn, [own.roll(-1, 1) if depth < ready else own, *seen], at,",
         CHAINS,
     ),
     Mutant(
@@ -445,6 +445,27 @@ MUTANTS = [
         "self._survival *= self._belief(log_odds(prob))",
         "self._survival = self._belief(log_odds(prob))",
         ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
+        "what a policy asked of several tokens is told of the first one",
+        "draft/base.py",
+        "prob, *seen = (each[:, here] for each in near)",
+        "prob, *seen = (each[:, here] if each is near[0] else each[:, :1] for each in near)",
+        ("tests/contract/test_far.py::test_texts_stay_the_same",),
+    ),
+    Mutant(
+        "a norm becomes one kernel whatever it says then",
+        "models/norms.py",
+        "if (fused(given).float() - expected).norm() <= CLOSE[model.dtype] * expected.norm():",
+        "if expected.norm() >= 0:",
+        ("tests/models/test_norms.py",),
+    ),
+    Mutant(
+        "a kernel is trusted unproven",
+        "models/torch_weights.py",
+        "return multiply if apart < max(2 * torch.finfo(dtype).eps, 1e-5) else None",
+        "return multiply if apart is not None else None",
+        ("tests/models/test_torch_weights.py::test_a_kernel_is_used_where_it_is_proven",),
     ),
     Mutant(
         "SpecDec++ gives the head the newest token's probability",
