@@ -56,6 +56,7 @@ for name in ("runs", "profiles"):
     found[name] = [json.loads(line) for line in whole]
     for run in found[name]:
         del run["samples"], run["prompts"]  # what every number was made from is long
+        del run["growth"]["folder"]  # and where a target was kept says nothing elsewhere
 device = next((run["hardware"]["gpu"] or run["hardware"]["cpu"] for run in found["runs"]), None)
 head = {"schema": "foretoken.gpu/1", "date": str(datetime.date.today()), "device": device, "complete": complete}
 print(json.dumps(head | found, indent=1))
