@@ -15,7 +15,8 @@ import foretoken
 from tests.cli.conftest import Run
 
 ROOT = Path(foretoken.__file__).parent.parent
-LINE = json.dumps({"hardware": {"gpu": "a GPU"}, "samples": [1], "prompts": [2], "config": {"target": "4x"}})
+KEPT = {"hardware": {"gpu": "a GPU"}, "config": {"target": "4x"}, "growth": {"factor": 4}}
+LINE = json.dumps({**KEPT, "samples": [1], "prompts": [2], "growth": {"factor": 4, "folder": "somewhere"}})
 
 
 def script(tmp_path: Path, command: str, *options: str, **settings: str) -> tuple[int, str, dict[str, Any] | None]:
@@ -60,7 +61,7 @@ def test_what_is_done_when_time_is_up_is_kept(tmp_path: Path) -> None:
     assert (code, errors.count("time is up")) == (0, 2)
     assert result is not None
     assert (result["complete"], result["device"]) == (False, "a GPU")
-    assert result["runs"] == [{"hardware": {"gpu": "a GPU"}, "config": {"target": "4x"}}]
+    assert result["runs"] == [KEPT]
     assert result["profiles"] == []
 
 
