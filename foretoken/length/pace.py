@@ -141,8 +141,11 @@ class Pace:
         return self.chosen
 
     def likely(self, depth: int, price: Prices) -> int:
-        """How many more candidates pay most, by what was accepted so far, out of a few."""
-        gains = [gain - cost for gain, cost in self._options(depth, price)]
+        """How many more candidates pay most, by what was accepted so far, out of a few.
+
+        They are drawn together, so those after a candidate that may already be wrong cost as much, and bring less.
+        """
+        gains = [self._survival * gain - cost for gain, cost in self._options(depth, price)]
         return 1 + gains.index(max(gains))
 
     def _worth(self, depth: int, price: Prices) -> float:

@@ -143,6 +143,18 @@ def test_the_decision_is_expected_gain_against_cost() -> None:
         assert one.goes_on(2, 0.4, Prices(GivenCosts(cost))) is goes_on
 
 
+def test_fewer_are_drawn_together_after_a_candidate_that_may_be_wrong() -> None:
+    """The next ones bring 0.48, 0.288, 0.173, 0.104 and 0.062 each, if all before them are accepted, and cost 0.1."""
+    price = Prices(GivenCosts(0.1))
+    for survival, count in ((1.0, 4), (0.5, 2), (0.2, 1)):
+        one = Pace(0.0, Record())
+        one._belief = lambda score, survival=survival: survival  # type: ignore[assignment]
+        assert one.goes_on(0, 1.0, price)
+        assert one.likely(0, price) == 4
+        one.goes_on(1, 0.5, price)
+        assert one.likely(1, price) == count
+
+
 def test_decisions_follow_costs_that_change() -> None:
     costs, one = MeasuredCosts({1: 0.2, 2: 0.4}, {1: 1.0}), Pace(0.0, Record())
 

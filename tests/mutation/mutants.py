@@ -468,6 +468,13 @@ MUTANTS = [
         ("tests/models/test_torch_weights.py::test_a_kernel_is_used_where_it_is_proven",),
     ),
     Mutant(
+        "as many are drawn together as if nothing had been drawn yet",
+        "length/pace.py",
+        "self._survival * gain - cost for gain, cost in self._options(depth, price)",
+        "gain - cost for gain, cost in self._options(depth, price)",
+        ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
         "SpecDec++ gives the head the newest token's probability",
         "length/specdecpp.py",
         "self._head.judge(read, parents, ",
