@@ -16,7 +16,14 @@ from foretoken.types import Scores
 # How far logits may be from what they should be, in parts of their spread. Rounding stays well below; a mask or a
 # position that is not followed gives 0.25 and more in models that were trained.
 TOLERANCE = {torch.float64: 0.01, torch.float32: 0.01, torch.float16: 0.1, torch.bfloat16: 0.1}
+# How far a layer's outputs may be from what they were, in parts of their size: a rounding or two.
+CLOSE = {torch.float32: 1e-5, torch.float16: 1.9e-3, torch.bfloat16: 1e-2}
 FAR = 24  # tokens read at the end of the context, to prove that positions are followed there too
+
+
+def same(found: Tensor, expected: Tensor) -> bool:
+    """Whether a layer's outputs ([...] float) are those expected ([...] float32), but for rounding to their type."""
+    return bool((found.float() - expected).norm() <= CLOSE[found.dtype] * expected.norm())
 
 
 def probe(readable: int, device: torch.device | None = None) -> Tensor:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from foretoken.errors import ModelError
+from foretoken.models.proof import same
 from foretoken.models.rounding import BITS, quantize
 
 LEVELS = 127  # on either side of zero
 BLOCK = 32  # what the products read at once: a row of another size would be read beyond its end
 ROWS = 16  # what the one of 4 bits writes at once
 SHORT = 64  # tokens up to which a GPU unpacks 8 bits on the way; for more, all of them first
-
 
 Product: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -32,8 +32,7 @@ def kernel(device: torch.device, dtype: torch.dtype) -> Product | None:
         given, codes = given.reshape(3, -1).to(dtype), (codes.reshape(5, -1) * LEVELS).to(torch.int8)
         scales = torch.linspace(0.5, 1, 5, device=device).to(dtype)
         expected = nn.functional.linear(given.float(), codes.float() * scales.float()[:, None])
-        apart = (multiply(given, codes, scales).float() - expected).norm() / expected.norm()
-        return multiply if apart < max(2 * torch.finfo(dtype).eps, 1e-5) else None
+        return multiply if same(multiply(given, codes, scales), expected) else None
     except Exception:  # there is no Triton, or no compiler for it, or not for this GPU
         return None
 

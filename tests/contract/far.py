@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -18,6 +19,7 @@ from foretoken.models.base import LanguageModel
 from foretoken.types import Continuation, Scores
 
 DEVICE = torch.device("cuda", 0)
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 READS = {"tolist", "item", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "__contains__", "nonzero"}
 # Functions that take tensors of both kinds: copies, and what only looks at shapes.
 MIXED = {"copy_", "to", "__get__", "type_as", "expand_as", "view_as"}

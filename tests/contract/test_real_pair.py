@@ -12,6 +12,7 @@ import foretoken
 from foretoken.llm import LLM
 from foretoken.registry import METHODS, find
 from foretoken.request import Request, Sampling
+from tests.contract.far import GPU
 from tests.contract.methods import Choice, Setup, pairwise
 
 PROMPTS = ["How many legs do two dogs have?", "Name three colours.", "Why is the sky blue at noon and red at night?"]
@@ -24,7 +25,6 @@ SETUPS = pairwise(length=LENGTHS, **REGISTERED)
 
 
 MISSING = pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra `openvino`")
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 PLACES = [
     ("cpu", "torch"),
     ("cpu", "graphs"),

@@ -23,7 +23,7 @@ from foretoken.models import static as models_static
 from foretoken.models.capture import CUDAGraphs, fastest
 from foretoken.models.hf import adapt
 from foretoken.models.static import StaticModel, freeze
-from tests.contract.far import DEVICE, Far, FarDevice, far
+from tests.contract.far import DEVICE, GPU, Far, FarDevice, far
 
 from . import test_families
 from .drive import CLOSE, error, keep, random_tokens, read_chain
@@ -56,7 +56,6 @@ def openvino(name: str) -> tuple[Any, Any]:
     return converted(name, "none")
 
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra `openvino`")
 MADE = [static, recorded, pytest.param(on_gpu, marks=GPU), pytest.param(openvino, marks=OPENVINO)]
 Made = Callable[[str], tuple[Any, Any]]

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 import foretoken
 from foretoken.models import norms
 from foretoken.models.norms import fuse_norms
+from foretoken.models.proof import CLOSE
+from tests.contract.far import GPU
 
 from .families import FAMILIES, build, config
 
@@ -39,7 +41,7 @@ def test_models_say_the_same(name: str, dtype: torch.dtype) -> None:
     changed = fuse_norms(model)
     assert (changed == 0) == (name in OWN)
     after = model(input_ids=tokens).logits.float()
-    assert (after - before).norm() <= 5 * norms.CLOSE[dtype] * before.norm()
+    assert (after - before).norm() <= 5 * CLOSE[dtype] * before.norm()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -72,7 +74,7 @@ def test_what_says_something_else_is_left_alone() -> None:
     assert "forward" not in vars(sly)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@GPU
 @pytest.mark.parametrize("backend", ["torch", "graphs"])
 def test_on_a_gpu_they_are_fused(backend: str) -> None:
     (model,) = [one for one in foretoken.load("builtin:pair", "none", backend=backend).models if one]

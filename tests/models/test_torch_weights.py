@@ -21,7 +21,7 @@ from foretoken.models.rounding import quantize
 from foretoken.models.source import Checkpoint
 from foretoken.models.static import freeze
 from foretoken.models.torch_weights import Int4Linear, Int8Linear, compress
-from tests.contract.far import FarDevice, far
+from tests.contract.far import GPU, FarDevice, far
 
 from .drive import CLOSE, error, random_tokens, read_chain
 from .families import FAMILIES, MAX_LENGTH, build, config
@@ -159,7 +159,6 @@ def test_the_kernel_for_a_gpu() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", INTERPRETED], check=True)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 class Kernel:
     """Stands in for the kernel."""
 
@@ -194,7 +193,7 @@ def test_a_kernel_is_used_where_it_is_proven(what: str, monkeypatch: pytest.Monk
     assert stand_in.calls == (2 if what == "works" else 1)  # the proof, and what is short
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@GPU
 @pytest.mark.parametrize("proven", [True, False])
 @pytest.mark.parametrize("size", [1, 7, 64, 65])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

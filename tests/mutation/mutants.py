@@ -456,15 +456,15 @@ MUTANTS = [
     Mutant(
         "a norm becomes one kernel whatever it says then",
         "models/norms.py",
-        "if (fused(given).float() - expected).norm() <= CLOSE[model.dtype] * expected.norm():",
-        "if expected.norm() >= 0:",
+        "if same(fused(given), part(given).float()):",
+        "if fused(given).shape == part(given).shape:",
         ("tests/models/test_norms.py",),
     ),
     Mutant(
         "a kernel is trusted unproven",
         "models/torch_weights.py",
-        "return multiply if apart < max(2 * torch.finfo(dtype).eps, 1e-5) else None",
-        "return multiply if apart is not None else None",
+        "return multiply if same(multiply(given, codes, scales), expected) else None",
+        "return multiply if multiply(given, codes, scales).shape == expected.shape else None",
         ("tests/models/test_torch_weights.py::test_a_kernel_is_used_where_it_is_proven",),
     ),
     Mutant(
