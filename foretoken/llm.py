@@ -80,7 +80,7 @@ def load(
         device: "auto", "cpu", "cuda", ...
         backend: what runs the models: "torch", "graphs" (for a GPU), "openvino" (on a CPU), or "auto", which takes
             graphs on a GPU and OpenVINO on a CPU where it can.
-        quantization: "int8" or "int4" compresses the target's weights. Lossy: the target is then
+        quantization: "int8", "int4", or "fp8" on a GPU, compresses the target's weights. Lossy: the target is then
             the compressed model, and its text is what drafting does not change.
         trust_remote_code: run Python code that comes with a checkpoint.
         weights: load the weights now, rather than with the first request.

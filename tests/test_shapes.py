@@ -59,7 +59,7 @@ def modules() -> list[ModuleType]:
     found = (m.name for m in pkgutil.walk_packages(foretoken.__path__, "foretoken."))
     apart = ("foretoken.cli", "foretoken.bench", "foretoken.train", "foretoken.serve", "foretoken.data")
     missing = [] if HAS_OPENVINO else ["foretoken.models.openvino", "foretoken.models.paged"]
-    missing += [] if find_spec("triton") else ["foretoken.models.int8_kernel"]
+    missing += [] if find_spec("triton") else ["foretoken.models.byte_kernel"]
     return [import_module(name) for name in found if not name.startswith((*apart, *missing))]
 
 

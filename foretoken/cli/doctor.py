@@ -34,7 +34,9 @@ def doctor(
     dtype: Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, ...")] = "auto",
     backend: Annotated[str, typer.Option(metavar="NAME", help="auto, torch, graphs (GPU) or openvino (CPU).")] = "auto",
-    quantization: Annotated[str, typer.Option(metavar="BITS", help="none, or int8 or int4 weights.")] = "none",
+    quantization: Annotated[
+        str, typer.Option(metavar="BITS", help="none, int8, int4 or (on a GPU) fp8 weights.")
+    ] = "none",
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, notes or warnings.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Tracebacks and library messages.")] = False,

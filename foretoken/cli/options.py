@@ -31,8 +31,8 @@ class ModelOptions:
         str | None,
         in_models(
             metavar="DRAFTER",
-            help="Draft model (same forms), `int8` or `int4` (the target's own weights, compressed), or a drafter that "
-            "needs none: NAME or NAME:FILE. `suffix+DRAFT` looks into the text first. Default: `suffix`, with the "
+            help="Draft model (same forms), `int8`, `int4` or `fp8` (the target's own weights, compressed), or a drafter "
+            "that needs none: NAME or NAME:FILE. `suffix+DRAFT` looks into the text first. Default: `suffix`, with the "
             "built-in draft for the built-in target.",
         ),
     ] = None
@@ -46,7 +46,7 @@ class ModelOptions:
     device: Annotated[str, in_models(metavar="DEVICE", help="auto, cpu, cuda, ...")] = "auto"
     backend: Annotated[str, in_models(metavar="NAME", help="auto, torch, graphs (GPU) or openvino (CPU).")] = "auto"
     quantization: Annotated[
-        str, in_models(metavar="BITS", help="none, or int8 or int4 weights of the target: lossy.")
+        str, in_models(metavar="BITS", help="none, int8, int4 or (on a GPU) fp8 weights of the target: lossy.")
     ] = "none"
     trust_remote_code: Annotated[
         bool, in_models("--trust-remote-code", help="Run Python code that comes with a model.")

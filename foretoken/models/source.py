@@ -56,7 +56,7 @@ class Checkpoint:
         location: `builtin:NAME`, a local folder, or a hub id (`owner/name`, or the one-word name of an old model).
         role: "target" or "draft"; a built-in pair holds both.
         trust_remote_code: run Python code that comes with the checkpoint.
-        quantization: "none", or "int8" or "int4" to round the weights when they are loaded.
+        quantization: "none", or "int8", "int4" or "fp8" (on a GPU) to round the weights when they are loaded.
 
     Raises:
         ModelError: there is nothing usable at the location, or the model cannot be rolled back.
@@ -325,6 +325,8 @@ def pick_backend(backend: str, device: torch.device, quantization: str = "none")
     for what, given, known in (("backend", backend, BACKENDS), ("quantization", quantization, QUANTIZATIONS)):
         if given not in known:
             raise ModelError(f"unknown {what} `{given}`", hint=did_you_mean(given, known))
+    if quantization == "fp8" and device.type != "cuda":
+        raise ModelError(f"weights in fp8 need a GPU, not `{device}`", hint="int8 takes as many bytes")
     installed = find_spec("openvino") is not None
     if backend == "openvino" and not installed:
         raise ModelError("OpenVINO is not installed", hint="`pip install 'foretoken[openvino]'`, or `--backend torch`")

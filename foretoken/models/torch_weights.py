@@ -14,7 +14,8 @@ from foretoken.errors import ModelError
 from foretoken.models.proof import same
 from foretoken.models.rounding import BITS, quantize
 
-LEVELS = 127  # on either side of zero
+LEVELS = {torch.int8: 127, torch.float8_e4m3fn: 448}  # the largest code of a type, on either side of zero
+BYTES = {"fp8": torch.float8_e4m3fn}  # types of codes of one byte, where they are not int8
 BLOCK = 32  # what the products read at once: a row of another size would be read beyond its end
 ROWS = 16  # what the one of 4 bits writes at once
 SHORT = 64  # tokens up to which a GPU unpacks 8 bits on the way; for more, all of them first
@@ -23,13 +24,13 @@ Product: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @lru_cache
-def kernel(device: torch.device, dtype: torch.dtype) -> Product | None:
-    """The product that unpacks 8 bits on the way, if it runs on that GPU and says there what it should."""
+def kernel(device: torch.device, dtype: torch.dtype, codes_as: torch.dtype) -> Product | None:
+    """The product that unpacks codes of one byte on the way, if it runs on that GPU and says there what it should."""
     try:
-        from foretoken.models.int8_kernel import multiply
+        from foretoken.models.byte_kernel import multiply
 
         given, codes = (torch.arange(size, device=device).sin() for size in (3 * BLOCK, 5 * BLOCK))
-        given, codes = given.reshape(3, -1).to(dtype), (codes.reshape(5, -1) * LEVELS).to(torch.int8)
+        given, codes = given.reshape(3, -1).to(dtype), (codes.reshape(5, -1) * LEVELS[codes_as]).to(codes_as)
         scales = torch.linspace(0.5, 1, 5, device=device).to(dtype)
         expected = nn.functional.linear(given.float(), codes.float() * scales.float()[:, None])
         return multiply if same(multiply(given, codes, scales), expected) else None
@@ -52,23 +53,25 @@ class PackedLinear(nn.Module):
         raise NotImplementedError
 
 
-class Int8Linear(PackedLinear):
-    """Weights that are codes times a scale per row.
+class ByteLinear(PackedLinear):
+    """Weights that are codes of one byte times a scale per row.
 
     Args:
         linear: what it stands for.
+        codes_as: int8, evenly spaced; or float8 (e4m3), the finer the smaller.
     """
 
     scales: Tensor
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, codes_as: torch.dtype = torch.int8) -> None:
         super().__init__()
-        weight = linear.weight.detach()
-        scales = weight.float().abs().amax(1) / LEVELS
+        weight, most = linear.weight.detach(), LEVELS[codes_as]
+        scales = weight.float().abs().amax(1) / most
         # As short as it is used, or the codes would be those of another scale.
         scales = torch.where(scales == 0, 1, scales).to(weight.dtype)
-        codes = (weight.float() / scales.float()[:, None]).round().clamp(-LEVELS, LEVELS)
-        self.codes = nn.Parameter(codes.to(torch.int8), requires_grad=False)
+        codes = (weight.float() / scales.float()[:, None]).clamp(-most, most)
+        codes = codes.round() if codes_as is torch.int8 else codes
+        self.codes = nn.Parameter(codes.to(codes_as), requires_grad=False)
         self.register_buffer("scales", scales)
         self.bias = linear.bias
 
@@ -78,9 +81,10 @@ class Int8Linear(PackedLinear):
         return self.codes.to(self.scales.dtype) * self.scales[:, None]
 
     def _product(self, flat: Tensor) -> Tensor:
-        if flat.device.type == "cpu":
+        codes_as = self.codes.dtype
+        if flat.device.type == "cpu" and codes_as is torch.int8:
             return torch._weight_int8pack_mm(flat, self.codes, self.scales)
-        if len(flat) <= SHORT and (multiply := kernel(flat.device, flat.dtype)):
+        if flat.device.type != "cpu" and len(flat) <= SHORT and (multiply := kernel(flat.device, flat.dtype, codes_as)):
             return multiply(flat, self.codes, self.scales)
         return nn.functional.linear(flat, self.weight)
 
@@ -134,7 +138,7 @@ def compress(model: PreTrainedModel, quantization: str) -> None:
 
     Args:
         model: on its device, in the type of its arithmetic.
-        quantization: "int8" or "int4".
+        quantization: "int8", "int4" or "fp8".
 
     Raises:
         ModelError: the model has no linear layers to speak of, or this machine does not multiply such weights.
@@ -151,12 +155,15 @@ def compress(model: PreTrainedModel, quantization: str) -> None:
             f"the weights of `{model.config.model_type}` models cannot be compressed yet",
             hint="use them as they are",
         )
-    bits, packed = BITS[quantization], dict[int, nn.Module]()
+    bits, codes_as = BITS.get(quantization, 8), BYTES.get(quantization, torch.int8)
+    if codes_as is not torch.int8 and kernel(model.device, model.dtype, codes_as) is None:
+        raise ModelError(f"this machine does not multiply {quantization} weights", hint="int8 takes as many bytes")
+    packed = dict[int, nn.Module]()
     try:
         for parent, name, part in places:
             if id(part) not in packed:
                 short = bits == 4 and part is not head and part.out_features % ROWS == 0
-                packed[id(part)] = one = Int4Linear(part) if short else Int8Linear(part)
+                packed[id(part)] = one = Int4Linear(part) if short else ByteLinear(part, codes_as)
                 one(torch.zeros(1, part.in_features, dtype=model.dtype, device=model.device))
             setattr(parent, name, packed[id(part)])
     except (NotImplementedError, RuntimeError) as error:

@@ -20,7 +20,7 @@ from foretoken.models.hf import adapt
 from foretoken.models.rounding import quantize
 from foretoken.models.source import Checkpoint
 from foretoken.models.static import freeze
-from foretoken.models.torch_weights import Int4Linear, Int8Linear, compress
+from foretoken.models.torch_weights import ByteLinear, Int4Linear, compress
 from tests.contract.far import GPU, FarDevice, far
 
 from .drive import CLOSE, error, random_tokens, read_chain
@@ -41,7 +41,7 @@ def test_rounding(dtype: torch.dtype, size: int) -> None:
         linear.weight.data[1] = 0.0
         linear.weight.data[2] *= 1000
         given = torch.randn(2, size, 64).to(dtype)
-    packed = Int8Linear(linear)
+    packed = ByteLinear(linear)
     weight = linear.weight.detach().float()
     step = weight.abs().amax(1, keepdim=True) / 127
     rough = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype]
@@ -51,6 +51,27 @@ def test_rounding(dtype: torch.dtype, size: int) -> None:
     expected = nn.functional.linear(given, packed.weight.to(dtype), linear.bias)
     assert packed(given).shape == expected.shape
     assert error(packed(given).float() / expected.float().abs().max(), expected / expected.abs().max()) < 2 * rough
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_rounding_to_float8(dtype: torch.dtype) -> None:
+    """To the nearest of values with three bits behind the first, the largest of a row without a loss."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        linear = nn.Linear(64, 5).to(dtype)
+        linear.weight.data[1] = 0.0
+        linear.weight.data[2] *= 1000
+        given = torch.randn(2, 3, 64).to(dtype)
+    packed = ByteLinear(linear, torch.float8_e4m3fn)
+    weight, least = linear.weight.detach().float(), 2.0**-6  # below that, codes are evenly spaced
+    rough = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[dtype]
+    step = weight.abs().clamp_min(packed.scales.float()[:, None] * least) / 16
+    assert bool(((packed.weight.float() - weight).abs() <= step + rough * weight.abs()).all())
+    assert packed.codes.float().abs().max() == 448
+    assert packed.codes.nbytes == linear.weight.numel()
+    expected = nn.functional.linear(given, packed.weight, linear.bias).float()
+    assert error(packed(given).float() / expected.abs().max(), expected / expected.abs().max()) < 2 * rough
 
 
 @pytest.mark.parametrize("width", [32, 128])
@@ -75,14 +96,15 @@ def test_four_bits_are_those_of_openvino(dtype: torch.dtype, width: int) -> None
     assert error(packed(given).float() / expected.abs().max(), expected / expected.abs().max()) < 2 * rough
 
 
-@pytest.mark.parametrize("bits", ["int8", "int4"])
+@pytest.mark.parametrize("bits", ["int8", "int4", "fp8"])
 @pytest.mark.parametrize("name", sorted(FAMILIES.keys() - {"gpt2", "falcon"}))
-def test_every_family_says_what_its_rounded_weights_say(name: str, bits: str) -> None:
+def test_every_family_says_what_its_rounded_weights_say(name: str, bits: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """When it is captured, too. Layers of an unusual class or width keep their weights."""
+    monkeypatch.setattr(torch_weights, "kernel", lambda *_: multiplied)
     model_type, settings = FAMILIES[name]
     theirs, ours = (build(config(model_type, **settings)) for _ in range(2))
     compress(ours, bits)
-    rounded = [(path, part) for path, part in ours.named_modules() if isinstance(part, (Int8Linear, Int4Linear))]
+    rounded = [(path, part) for path, part in ours.named_modules() if isinstance(part, (ByteLinear, Int4Linear))]
     for path, part in rounded:
         theirs.get_submodule(path).weight = nn.Parameter(part.weight)  # a tied embedding keeps its own
     assert ours.get_output_embeddings() in [part for _, part in rounded]
@@ -135,11 +157,46 @@ def test_what_cannot_be_compressed_is_refused(tmp_path: Path, monkeypatch: pytes
             compress(build(config("llama")), f"int{bits}")
 
 
+def multiplied(given: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """What the kernel comes to."""
+    return nn.functional.linear(given, codes.to(given.dtype) * scales[:, None])
+
+
+def test_eight_bit_floats_need_a_gpu_that_multiplies_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="fp8 need a GPU") as caught:
+        foretoken.load("builtin:pair", "none", quantization="fp8", device="cpu")
+    assert "int8" in str(caught.value.hint)
+    with pytest.raises(ModelError, match="does not multiply fp8"):
+        compress(build(config("llama")), "fp8")
+
+
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from foretoken.models.byte_kernel import DEPTH, OUTPUTS, ROWS, _multiply
+given, held = ("given", "codes", "scales", "out"), ("num_rows", "num_outputs", "depth")
+sizes = {"ROWS": ROWS, "OUTPUTS": OUTPUTS, "DEPTH": DEPTH}
+for dtype in ("bf16", "fp16", "fp32"):
+    for codes in ("i8", "fp8e4nv"):
+        types = {name: f"*{codes if name == 'codes' else dtype}" for name in given}
+        signature = types | dict.fromkeys(held, "i32") | dict.fromkeys(sizes, "constexpr")
+        made = triton.compile(ASTSource(_multiply, signature, sizes), target=GPUTarget("cuda", 90, 32))
+        assert "mma" in made.asm["ptx"] or dtype == "fp32"
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton, which torch for a GPU brings")
+def test_the_kernel_compiles_for_a_gpu() -> None:
+    """Where there is none, too: its interpreter takes what the compiler refuses."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", COMPILED], check=True)
+
+
 INTERPRETED = """
 import os
 os.environ["TRITON_INTERPRET"] = "1"
 import torch
-from foretoken.models.int8_kernel import multiply
+from foretoken.models.byte_kernel import multiply
 torch.manual_seed(0)
 for dtype, most in ((torch.float32, 1e-6), (torch.float16, 1e-3)):
     for rows, outputs, depth in ((1, 16, 64), (3, 40, 96), (17, 33, 288)):
@@ -178,9 +235,9 @@ class Kernel:
 def test_a_kernel_is_used_where_it_is_proven(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device that is none."""
     stand_in = Kernel(what)
-    monkeypatch.setitem(sys.modules, "foretoken.models.int8_kernel", stand_in)
+    monkeypatch.setitem(sys.modules, "foretoken.models.byte_kernel", stand_in)
     torch_weights.kernel.cache_clear()
-    packed = Int8Linear(nn.Linear(64, 8))
+    packed = ByteLinear(nn.Linear(64, 8))
     given = torch.randn(3, 64)
     expected = packed(given)
     for held in (packed._parameters, packed._buffers):
@@ -194,15 +251,20 @@ def test_a_kernel_is_used_where_it_is_proven(what: str, monkeypatch: pytest.Monk
 
 
 @GPU
+@pytest.mark.parametrize("codes_as", [torch.int8, torch.float8_e4m3fn])
 @pytest.mark.parametrize("proven", [True, False])
 @pytest.mark.parametrize("size", [1, 7, 64, 65])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @torch.no_grad()
-def test_eight_bits_on_a_gpu(dtype: torch.dtype, size: int, proven: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not proven:
+def test_eight_bits_on_a_gpu(
+    dtype: torch.dtype, size: int, proven: bool, codes_as: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if proven:
+        assert torch_weights.kernel(torch.device("cuda", 0), dtype, codes_as) is not None
+    else:
         monkeypatch.setattr(torch_weights, "kernel", lambda *_: None)
     linear = nn.Linear(416, 200, dtype=dtype)
-    packed, given = Int8Linear(linear.cuda()), torch.randn(2, size, 416, dtype=dtype)
+    packed, given = ByteLinear(linear.cuda(), codes_as), torch.randn(2, size, 416, dtype=dtype)
     expected = nn.functional.linear(given.double(), packed.weight.cpu().double(), linear.bias.cpu().double())
     found = packed(given.cuda()).cpu().double()
     assert (found - expected).norm() < {torch.float32: 1e-5}.get(dtype, 1e-2) * expected.norm()
