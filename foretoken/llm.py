@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, overload
@@ -345,7 +345,8 @@ class LLM:
         each = [sampling] * len(prompts) if sampling is None or isinstance(sampling, Sampling) else list(sampling)
         if len(each) != len(prompts):
             raise RequestError(f"{len(prompts)} prompts but {len(each)} samplings", hint="give one, or one per prompt")
-        run = self.run([self.request(p, s, **options) for p, s in zip(prompts, each, strict=True)])
+        requests = [self.request(p, s, **options) for p, s in zip(prompts, each, strict=True)]
+        run = self.run([replace(request, streams=False) for request in requests])
         for _ in run:
             pass
         completions = run.completions()

@@ -105,6 +105,7 @@ class Request:
         repeats: whether the same seed must give the same text, alone, in any batch, at any time. A sampled text follows
             from the candidate lengths as well, so these may not depend on the clock or on other requests then. Its
             distribution never does.
+        streams: whether its text is wanted as it grows; else all of it comes with the last event, and is decoded once.
     """
 
     prompt: tuple[int, ...]
@@ -115,6 +116,7 @@ class Request:
     seed: int = 0
     logprobs: int | None = None
     repeats: bool = True
+    streams: bool = True
 
     def __post_init__(self) -> None:
         if not self.prompt:

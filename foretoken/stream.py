@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from foretoken.types import Committed, Logprob, Scores, TokenEvent
+from foretoken.types import Committed, Logprob, Row, Scores, TokenEvent
 
 
 def stream(committed: list[Committed], scores: Scores) -> list[TokenEvent]:
@@ -18,13 +18,19 @@ def stream(committed: list[Committed], scores: Scores) -> list[TokenEvent]:
         TokenEvent(
             gained.row.id,
             gained.tokens,
-            gained.row.text.take(final=gained.row.finish is not None),
+            _text(gained.row),
             gained.origins,
             _logprobs(gained, scores.logits, b),
             gained.row.finish,
         )
         for b, gained in enumerate(committed)
     ]
+
+
+def _text(row: Row) -> str:
+    """What is final of its text and was not handed out yet."""
+    ended = row.finish is not None
+    return row.text.take(final=ended) if ended or row.request.streams else ""
 
 
 def _logprobs(gained: Committed, logits: Tensor, b: int) -> list[Logprob] | None:

@@ -6,7 +6,7 @@ V vocabulary, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from foretoken.host import to_device, to_host
+from foretoken.host import to_host
 from foretoken.request import Request
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ class Batch:
 
     @property
     def roots(self) -> Tensor:
-        """[B] int64. Last committed token of each row."""
-        return to_device([row.tokens[-1] for row in self.rows], self.device)
+        """[B] int64, on the CPU. Last committed token of each row."""
+        return torch.tensor([row.tokens[-1] for row in self.rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,8 @@ class Draft:
     """A token tree per row. A chain is the tree in which every node has at most one child.
 
     Node 0 is the root: the last committed token, whose keys are not in the cache yet. Parents come before children.
+    All but the law is on the CPU where it was known there; tokens that nobody has looked at yet, and their
+    probabilities, are where they were drawn.
 
     Attributes:
         tokens: [B, N] int64. Token at each node; 0 in padding.
@@ -171,11 +173,17 @@ class Draft:
     def near(self, *more: Tensor) -> tuple[Draft, Sequence[Tensor]]:
         """All that is small, and more, on the CPU: brought there at once, since each look waits for the device."""
         if self.tokens.device.type == "cpu":
-            return self, more
-        names = ["tokens", "parents", "sizes", "num_forwards", *(["prob"] if self.prob is not None else [])]
-        here = to_host(*(getattr(self, name) for name in names), *more)
-        parts: dict[str, Any] = dict(zip(names, here, strict=False))
-        return replace(self, **parts), here[len(names) :]
+            return self, to_host(*more)
+        assert self.prob is not None, "who drew tokens knows how sure it was"
+        tokens, prob, *here = to_host(self.tokens, self.prob, *more)
+        return replace(self, tokens=tokens, prob=prob), here
+
+    def at(self, device: torch.device) -> Draft:
+        """What rules look at, on the device of the laws."""
+        if device.type == "cpu":
+            return self
+        tokens, parents, sizes = (one.to(device, non_blocking=True) for one in (self.tokens, self.parents, self.sizes))
+        return replace(self, tokens=tokens, parents=parents, sizes=sizes)
 
     @classmethod
     def root_only(cls, roots: Tensor, drawn: Drawn = Drawn.POINT) -> Draft:
@@ -261,16 +269,30 @@ class Continuation:
     Attributes:
         tokens: [B, K] int64.
         prob: [B, K] float. The model's own probability of each token, before any sampling parameter.
-        logits: [B, K, V] float32 or float64. What scored each token.
+        logits: [B, K, V] float32 or float64, or None. What scored each token.
         hidden: [B, K, H] float or None. Last hidden state behind `logits`.
         q: [B, K, V] float or None. The law that each token was drawn from; None where it is a point mass.
+        seen: [B, K, R] float or None, on the CPU. What `LengthPolicy.look` made of them.
     """
 
     tokens: Tensor
     prob: Tensor
-    logits: Tensor
+    logits: Tensor | None
     hidden: Tensor | None
     q: Tensor | None
+    seen: Tensor | None = None
+
+    def near(self, look: Callable[[Continuation], Tensor | None] | None) -> Continuation:
+        """Tokens, `prob` and what `look` makes of them on the CPU, in one copy; as it is if they are there.
+
+        Args:
+            look: as in `LanguageModel.chain`; None on a CPU.
+        """
+        if look is None or self.tokens.device.type == "cpu":
+            return self
+        seen = look(self)
+        tokens, prob, *more = to_host(self.tokens, self.prob, *([] if seen is None else [seen]))
+        return replace(self, tokens=tokens, prob=prob, seen=more[0] if more else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,14 +45,14 @@ def verify(target: LanguageModel, draft: Draft, batch: Batch) -> Scores:
     """
     tokens, parents = draft.tokens, draft.parents
     if draft.along is not None:
-        tokens = torch.cat([tokens, draft.along.tokens], 1)
+        tokens = torch.cat([tokens, draft.along.tokens.to(tokens.device, non_blocking=True)], 1)
         parents = torch.cat([parents, draft.along.parents], 1)
     if draft.chain and draft.along is None:
-        depths, mask = causal(*parents.shape, parents.device)
+        depths, mask = causal(*parents.shape)
     else:
         mask = ancestors(parents)
         depths = mask.sum(-1) - 1
-    positions = batch.cache.lengths.to(mask.device, non_blocking=True)[:, None] + depths  # [B, N]
+    positions = batch.cache.lengths[:, None] + depths  # [B, N]
     if max(len(row.tokens) for row in batch.rows) + tokens.shape[1] > target.max_length:
         # Candidates always fit into the context; padding, and what is read along with them, need not.
         positions = positions.clamp_max(target.max_length - 1)
@@ -60,10 +60,10 @@ def verify(target: LanguageModel, draft: Draft, batch: Batch) -> Scores:
 
 
 @lru_cache(64)
-def causal(rows: int, nodes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def causal(rows: int, nodes: int) -> tuple[Tensor, Tensor]:
     """Depths, [N] int64, and `ancestors`, [B, N, N] bool, of chains; nodes in padding see all before them, too."""
-    mask = torch.ones(nodes, nodes, dtype=torch.bool, device=device).tril()
-    return torch.arange(nodes, device=device), mask.expand(rows, -1, -1)
+    mask = torch.ones(nodes, nodes, dtype=torch.bool).tril()
+    return torch.arange(nodes), mask.expand(rows, -1, -1)
 
 
 class Paths:

@@ -1,6 +1,7 @@
 """Events carry final text, and log-probabilities of the nodes that chose the tokens."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,6 +45,22 @@ def test_text_that_may_begin_a_stop_string_waits_unless_the_request_ended(scores
     assert event.text == "b"
     (event,) = stream([gained([1, 5, 5], [0, 1, 2], finish=FinishReason.LENGTH)], scores)
     assert event.text == "bff"
+
+
+def test_text_that_nobody_reads_as_it_grows_comes_with_the_last_event(scores: Scores) -> None:
+    decoded: list[list[int]] = []
+    first = gained([1, 2], [0, 1])
+    row = first.row
+    row.request = replace(row.request, streams=False)
+    row.text = TextPieces(lambda ids: decoded.append(list(ids)) or "".join(LETTERS[i] for i in ids))
+    for token in first.tokens:
+        row.text.push(token)
+    assert [event.text for event in stream([first], scores)] == [""]
+    assert not decoded
+    row.text.push(3)
+    row.finish = FinishReason.LENGTH
+    assert [event.text for event in stream([Committed(row, [3], [Origin.BONUS], [0])], scores)] == ["bcd"]
+    assert decoded == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 3, len(LETTERS), 100])

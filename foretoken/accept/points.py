@@ -34,14 +34,14 @@ def settle(rule: AcceptanceRule, draft: Draft, p: Tensor, rng: Rng) -> tuple[Dra
     if rule.lossless and draft.chain:
         points = [True] * len(p) if draft.q is None else list(draft.points or points)
     if not any(points):
-        draft, parts = draft.near(*_parts(rule.accept(draft, p, rng)))
-        return draft, Verdict(*parts)
+        near, parts = draft.near(*_parts(rule.accept(draft.at(p.device), p, rng)))
+        return near, Verdict(*parts)
     near, (said, mass) = draft.near(*rng.along(p, _chains(draft, points)))
     sums = [row if point else [] for row, point in zip(mass.tolist(), points, strict=True)]
     matched = rule.match(near, said, sums)
     if all(points):
         return near, matched
-    others = to_host(*_parts(rule.accept(draft, p, Only(rng, [not point for point in points]))))
+    others = to_host(*_parts(rule.accept(draft.at(p.device), p, Only(rng, [not point for point in points]))))
     mine = torch.tensor(points)
     pairs = zip(_parts(matched), others, strict=True)
     return near, Verdict(*(torch.where(mine[:, None] if one.dim() > 1 else mine, one, two) for one, two in pairs))

@@ -18,8 +18,10 @@ from foretoken.models.base import LanguageModel
 
 FORWARDS = ("draft_forward", "target_forward")
 STATIONS = (*FORWARDS, "draft", "length", "verify", "accept", "commit", "stream", "rest")
-# All that a length policy is asked and told.
-DECISIONS = tuple(name for name, one in vars(LengthPolicy).items() if isfunction(one) and not name.startswith("_"))
+# All that a length policy is asked and told, but for what may be captured with the draft's forwards.
+DECISIONS = tuple(
+    name for name, one in vars(LengthPolicy).items() if isfunction(one) and not name.startswith("_") and name != "look"
+)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foretoken.bench.profile import DECISIONS, profiled, timed
 from foretoken.llm import LLM
@@ -51,6 +51,8 @@ def interleave(
 ) -> Iterator[Sample]:
     """Run prompt by prompt, every method in turn, starting with another one each time; warm-up is not reported.
 
+    Answers are whole, as those of `LLM.generate`: nobody reads along.
+
     Args:
         variants: models to compare, by name.
         requests: one per prompt.
@@ -75,7 +77,7 @@ def _measure(llm: LLM, name: str, request: Request, prompt: int, repeat: int, pr
     """Run one request alone in a fresh engine."""
     engine = llm.engine()
     begin = time.perf_counter()
-    (row,) = engine.start([request])
+    (row,) = engine.start([replace(request, streams=False)])
     started = time.perf_counter()
     places = [
         *((engine.drafter, name, "draft") for name in ("draft", "rest")),

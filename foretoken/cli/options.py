@@ -31,9 +31,9 @@ class ModelOptions:
         str | None,
         in_models(
             metavar="DRAFTER",
-            help="Draft model (same forms), `int8`, `int4` or `fp8` (the target's own weights, compressed), or a drafter "
-            "that needs none: NAME or NAME:FILE. `suffix+DRAFT` looks into the text first. Default: `suffix`, with the "
-            "built-in draft for the built-in target.",
+            help="Draft model (same forms), `int8`, `int4` or `fp8` (the target's own weights, compressed), or a "
+            "drafter that needs none: NAME or NAME:FILE. `suffix+DRAFT` looks into the text first. Default: `suffix`, "
+            "with the built-in draft for the built-in target.",
         ),
     ] = None
     length: Annotated[str, in_models(metavar="POLICY", help="How deep to draft: NAME or NAME:VALUE.")] = DEFAULTS[

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from foretoken.host import to_device
 from foretoken.length.base import LengthPolicy
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier
@@ -20,9 +18,7 @@ if TYPE_CHECKING:
 def draft_ahead(
     drafter: ChainDrafter, certain: bool, batch: Batch, length: LengthPolicy, shape: TreeShape, room: list[int]
 ) -> Draft:
-    """As `ChainDrafter.draft`, but what ends a text is found on the device, when all is drawn.
-
-    What was drawn after it is dropped. That was decided by tokens drawn before, so the output stays exact.
+    """As `ChainDrafter.draft`, but nobody notices where a text ends: what was drawn after that is verified in vain.
 
     Args:
         drafter: scores tokens.
@@ -32,62 +28,61 @@ def draft_ahead(
         shape: a chain.
         room: how many tokens each row may be drafted.
     """
-    tokens, laws = [batch.roots], []
-    probs = [torch.ones(len(room), 1, device=batch.device)]
-    ready: list[tuple[Tensor, ...]] = []  # drawn, but not taken yet; the next one last
-    depths, forwards, unseen = [0] * len(room), [0] * len(room), torch.ones(len(room), 1)
+    roots = batch.roots
+    tokens, probs, laws = list[Tensor](), list[Tensor](), list[Tensor]()  # [B, K] and [B, K, V] each
+    depths, forwards, ready = [0] * len(room), [0] * len(room), 0
+    unseen = torch.ones(len(room), 1)
     while any(going := [depth < most for depth, most in zip(depths, room, strict=True)]):
         frontier = Frontier(torch.tensor(depths)[:, None], unseen, None, None, torch.tensor(going)[:, None])
         grow = (frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0))[:, 0]
         if not any(growing := grow.tolist()):
             break
-        if not ready:
-            likely = min(length.likely(batch, len(tokens) - 1), max(room) - len(tokens) + 1)
-            drawn, peeked = drafter.candidates(batch, tokens, certain, growing, lambda *_: None, likely)
-            parts = (drawn.tokens, drawn.prob[..., None], *([] if drawn.q is None else [drawn.q]))
-            ready = list(zip(*(part.unbind(1) for part in parts), strict=True))[::-1]
-            cost = sum(drafter.forwards(len(tokens) + more) for more in range(len(ready)))
+        deep = max(depths)
+        if deep == ready:
+            likely = min(length.likely(batch, deep), max(room) - deep)
+            read = [roots, *(token for drawn in tokens for token in drawn.unbind(1))]
+            drawn, peeked = drafter.candidates(batch, read, certain, growing, lambda *_: None, likely)
+            tokens.append(drawn.tokens)
+            probs.append(drawn.prob)
+            laws += [] if drawn.q is None else [drawn.q]
+            count = drawn.tokens.shape[1]
+            cost = sum(drafter.forwards(deep + more) for more in range(1, count + 1))
             forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
+            ready += count
         if peeked:
             batch.draft_rng.spend(growing)
-        token, prob, *law = ready.pop()
-        tokens.append(token)
-        probs.append(prob)
-        laws += law
         # A row that stopped before the others keeps its depth, and is not asked to grow again.
         room = [most if more else depth for most, depth, more in zip(room, depths, growing, strict=True)]
         depths = [depth + more for depth, more in zip(depths, growing, strict=True)]
     if not any(depths):
-        return Draft.root_only(tokens[0], Drawn.IID)
-    return _chain(batch, torch.stack(tokens, 1), laws, torch.cat(probs, 1), depths, forwards)
+        return Draft.root_only(roots, Drawn.IID)
+    return _chain(roots, tokens, probs, laws, depths, forwards)
 
 
 def _chain(
-    batch: Batch, drawn: Tensor, laws: list[Tensor], prob: Tensor, depths: list[int], forwards: list[int]
+    roots: Tensor, tokens: list[Tensor], probs: list[Tensor], laws: list[Tensor], depths: list[int], forwards: list[int]
 ) -> Draft:
-    """A chain per row, cut behind the first token that ends its text.
+    """A chain per row.
 
     Args:
-        batch: the rows.
-        drawn: [B, N] int64. The root and what was drawn below it, meaningless beyond a row's depth.
-        laws: [B, V] float each. What each depth was drawn from; empty where every token is a point mass.
-        prob: [B, N] float. As in `Draft`.
+        roots: [B] int64, on the CPU.
+        tokens: [B, K] int64 each. What was drawn, meaningless beyond a row's depth.
+        probs: [B, K] float each. The draft's own probabilities of it.
+        laws: [B, K, V] float each. What it was drawn from; empty where every token is a point mass.
         depths: how many tokens were drawn for each row.
         forwards: as in `Draft`.
     """
-    node = torch.arange(drawn.shape[1], device=drawn.device)
-    stops = [sorted(row.request.stop_token_ids) for row in batch.rows]
-    longest = max(map(len, stops))
-    held = partial(to_device, device=batch.device)
-    sizes = held(depths) + 1
-    if longest:
-        ends = held([ids + [-1] * (longest - len(ids)) for ids in stops])
-        ended = (drawn[:, 1:, None] == ends[:, None]).any(-1)  # [B, N-1]
-        sizes = torch.minimum(sizes, 1 + (ended.cumsum(1) - ended.to(torch.int64) == 0).sum(1))
-    used = node < sizes[:, None]
+    there, nodes = tokens[0].device, max(depths) + 1
+    sizes, node = torch.tensor(depths) + 1, torch.arange(nodes)
+    used, alike = node < sizes[:, None], min(depths) == nodes - 1
+    drawn = torch.cat([roots.to(there, non_blocking=True)[:, None], *tokens], 1)[:, :nodes]
+    prob = torch.nn.functional.pad(torch.cat(probs, 1), (1, 0), value=1.0)[:, :nodes]
     law = None
     if laws:
-        law = torch.stack([*laws, torch.zeros_like(laws[0])], 1) * (node < sizes[:, None] - 1)[..., None]
+        law = torch.nn.functional.pad(torch.cat(laws, 1)[:, : nodes - 1], (0, 0, 0, 1))
+    if not alike:
+        drawn = drawn * used.to(there, non_blocking=True)
+        if law is not None:
+            law = law * (node < sizes[:, None] - 1)[..., None].to(there, non_blocking=True)
     drawn_as = Drawn.POINT if law is None else Drawn.IID
-    parents = (node - 1).clamp_min(0) * used
-    return Draft(drawn * used, parents, sizes, law, drawn_as, prob, held(forwards), chain=True)
+    return Draft(drawn, (node - 1).clamp_min(0) * used, sizes, law, drawn_as, prob, torch.tensor(forwards), chain=True)

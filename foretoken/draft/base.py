@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from foretoken.costs import Costs
 from foretoken.draft.ahead import draft_ahead
-from foretoken.host import to_device, to_host
 from foretoken.length.base import LengthPolicy, Trained
+from foretoken.models.base import Look
 from foretoken.rng import check_usable
 from foretoken.sampling import PathOf, distribution
 from foretoken.shape.base import TreeShape
@@ -116,7 +116,14 @@ class ChainDrafter(Drafter):
         return 1
 
     def candidates(
-        self, batch: Batch, tokens: list[Tensor], certain: bool, grow: list[bool], path_of: PathOf, likely: int
+        self,
+        batch: Batch,
+        tokens: list[Tensor],
+        certain: bool,
+        grow: list[bool],
+        path_of: PathOf,
+        likely: int,
+        look: Look | None = None,
     ) -> tuple[Continuation, bool]:
         """Draw the next token of each row; a drafter that gets several at once for less may draw more.
 
@@ -127,6 +134,7 @@ class ChainDrafter(Drafter):
             grow: per row. Whether it drafts on; the others spend no randomness.
             path_of: as `distribution` takes it.
             likely: how many may be wanted; never more are drawn.
+            look: as `LanguageModel.chain` takes it.
 
         Returns:
             One or more, and whether the random numbers they took are still to be spent.
@@ -155,6 +163,7 @@ class ChainDrafter(Drafter):
         forwards, going = [0] * len(rows), [most > 0 for most in room]
         frontier = Frontier(level(len(rows), 0), level(len(rows), 1.0), None, None, allowed(*going))
         tokens, laws = [batch.roots], []
+        look = None if device.type == "cpu" else length.look
         depth = ready = sure = 0  # how deep the draft is, and down to where tokens are drawn, and wanted in any case
         asked = 0  # depth at which the policy was asked last
         while any(going):
@@ -169,14 +178,12 @@ class ChainDrafter(Drafter):
             if not any(growing):
                 break
             if depth == ready:
-                likely = max(length.likely(batch, depth), 1 if device.type == "cpu" else AT_ONCE)
-                likely = min(likely, max(room) - depth)
-                drawn, peeked = self.candidates(batch, tokens, certain, growing, lambda b, _: paths[b], likely)
-                looked = None if device.type == "cpu" else length.look(drawn, batch, depth)
-                ids, own, *seen = to_host(drawn.tokens, drawn.prob, *([] if looked is None else [looked]))
-                near = list(zip(ids.tolist(), own.tolist(), strict=True))
+                likely = min(max(length.likely(batch, depth), AT_ONCE if look else 1), max(room) - depth)
+                drawn, peeked = self.candidates(batch, tokens, certain, growing, lambda b, _: paths[b], likely, look)
                 tokens += drawn.tokens.unbind(1)
-                first, ready = depth, depth + ids.shape[1]
+                drawn = drawn.near(look)
+                near = list(zip(drawn.tokens.tolist(), drawn.prob.tolist(), strict=True))
+                first, ready = depth, depth + drawn.tokens.shape[1]
                 sure = length.sure(batch, depth, ready)
                 cost = sum(map(self.forwards, range(depth + 1, ready + 1)))
                 forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
@@ -196,24 +203,19 @@ class ChainDrafter(Drafter):
             if certain:
                 check_usable([of[-1] for of, more in zip(probs, growing, strict=True) if more])
             if depth >= sure:  # it is asked next
-                unasked = [of[asked + 1 : depth] for of in probs]
-                frontier = leaf(drawn, [own, *seen], at, depth, going, ready, unasked)
+                frontier = leaf(drawn, at, depth, going, ready, [of[asked + 1 : depth] for of in probs])
         if not depth:
             return Draft.root_only(tokens[0], Drawn.IID)
         stacked = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
         return replace(chain(batch, paths, stacked, torch.tensor(probs), forwards), points=points)
 
 
-def leaf(
-    drawn: Continuation, near: list[Tensor], at: int, depth: int, going: list[bool], ready: int, sure: list[list[float]]
-) -> Frontier:
-    """What is known of the leaves: candidate `at` of what was drawn last, of which `prob` and, if there is any, `seen`
-    are on the host; the others as in `Frontier`.
-    """
-    here = slice(at, at + 1)
-    hidden = None if drawn.hidden is None else drawn.hidden[:, here]
-    prob, *seen = (each[:, here] for each in near)
-    return Frontier(level(len(going), depth), prob, drawn.logits[:, here], hidden, allowed(*going), ready, sure, *seen)
+def leaf(drawn: Continuation, at: int, depth: int, going: list[bool], ready: int, sure: list[list[float]]) -> Frontier:
+    """What is known of the leaves, candidate `at` of what was drawn last; the others as in `Frontier`."""
+    parts = (drawn.logits, drawn.hidden, drawn.seen)
+    logits, hidden, seen = (None if one is None else one[:, at : at + 1] for one in parts)
+    deep, prob = level(len(going), depth), drawn.prob[:, at : at + 1]
+    return Frontier(deep, prob, logits, hidden, allowed(*going), ready, sure, seen)
 
 
 @lru_cache(256, typed=True)
@@ -244,6 +246,5 @@ def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, 
     ]
     parents = [[max(i - 1, 0) if i <= len(path) else 0 for i in range(nodes)] for path in paths]
     sizes = [len(path) + 1 for path in paths]
-    held = partial(to_device, device=batch.device)
-    drawn = Drawn.POINT if q is None else Drawn.IID
+    held, drawn = torch.tensor, Drawn.POINT if q is None else Drawn.IID
     return Draft(held(tokens), held(parents), held(sizes), q, drawn, prob, held(forwards), chain=True)

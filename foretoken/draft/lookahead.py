@@ -72,8 +72,8 @@ class Pass(ChainDrafter):
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         drafted = super().draft(batch, length, shape, max(max_nodes // (1 + self._ahead), 1))
         rows, nodes = drafted.tokens.shape
-        place = torch.arange(self._ahead, device=batch.device)  # of a look-ahead token behind its node
-        node = torch.arange(nodes, device=batch.device)[:, None]
+        place = torch.arange(self._ahead)  # of a look-ahead token behind its node
+        node = torch.arange(nodes)[:, None]
         number = nodes + node * self._ahead + place  # [N, E]
         parents = torch.where(place == 0, node, number - 1).reshape(1, -1).expand(rows, -1)
         tokens = (self._first + place).repeat(rows, nodes)

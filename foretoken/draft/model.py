@@ -11,8 +11,7 @@ from torch import Tensor
 
 from foretoken.draft.base import ChainDrafter
 from foretoken.errors import ConfigError
-from foretoken.host import to_device
-from foretoken.models.base import LanguageModel
+from foretoken.models.base import LanguageModel, Look
 from foretoken.models.prefill import prefill
 from foretoken.sampling import PathOf
 from foretoken.types import Batch, Continuation, Draft, Row, Scores, Verdict, swap_remove
@@ -78,7 +77,14 @@ class ModelDrafter(ChainDrafter):
         return self._read_committed(batch)
 
     def candidates(
-        self, batch: Batch, tokens: list[Tensor], certain: bool, grow: list[bool], path_of: PathOf, likely: int
+        self,
+        batch: Batch,
+        tokens: list[Tensor],
+        certain: bool,
+        grow: list[bool],
+        path_of: PathOf,
+        likely: int,
+        look: Look | None = None,
     ) -> tuple[Continuation, bool]:
         self._read_waiting()
         rows = batch.rows
@@ -91,11 +97,11 @@ class ModelDrafter(ChainDrafter):
             self._rooted = 1
             if max(map(int.__sub__, at, self._cache.lengths.tolist())) > 1:
                 self._read_committed(batch, leave=2)
-            newest = to_device([row.tokens[-2:] for row in rows], tokens[0].device)
+            newest = torch.tensor([row.tokens[-2:] for row in rows])
         else:
-            newest = torch.stack(tokens[-2:], 1)
+            newest = torch.stack([one.to(tokens[-1].device, non_blocking=True) for one in tokens[-2:]], 1)
         uniforms = batch.draft_rng.peek(count) if warmth else None
-        return self._model.chain(newest, torch.tensor(at), self._cache, count, warmth, uniforms), warmth > 0
+        return self._model.chain(newest, torch.tensor(at), self._cache, count, warmth, uniforms, look), warmth > 0
 
     def _warmth(self, batch: Batch) -> float | None:
         """The temperature of all rows, if nothing else changes what the draft says."""

@@ -16,7 +16,7 @@ from foretoken.draft.base import Drafter
 from foretoken.draft.known import Known, known_chain
 from foretoken.length.base import LengthPolicy
 from foretoken.shape.base import TreeShape
-from foretoken.types import Batch, Continuation, Draft, Drawn, Frontier, Row, Scores, Verdict
+from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Scores, Verdict
 
 FADE = 0.9  # how much an older draft counts for
 
@@ -103,14 +103,12 @@ class Others(LengthPolicy):
 
     def __init__(self, length: LengthPolicy, but: Sequence[bool]) -> None:
         self._length, self.looks = length, length.looks
+        self.look = length.look  # type: ignore[method-assign]  # one of its own would be captured in every step
         self._asked = torch.tensor([[not out] for out in but])
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         asked = replace(frontier, active=frontier.active & self._asked)
         return self._length.grow(asked, batch) & self._asked
-
-    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
-        return self._length.look(drawn, batch, depth)
 
     def likely(self, batch: Batch, depth: int) -> int:
         return self._length.likely(batch, depth)
@@ -125,16 +123,17 @@ def joined(known: Draft, drawn: Draft, looked_up: Sequence[bool]) -> Draft:
         looked_up: rows of the first.
     """
     nodes = max(known.tokens.shape[1], drawn.tokens.shape[1])
-    first, then = ([padded(of, nodes) for of in (draft.tokens, draft.parents, draft.prob)] for draft in (known, drawn))
     mine = (known.sizes > 1)[:, None]
-    tokens, parents = (torch.where(mine, a, b) for a, b in zip(first[:2], then[:2], strict=True))
-    prob = torch.where(mine.cpu(), first[2].cpu(), then[2].cpu())
+    tokens, parents, prob = (
+        torch.where(mine.to(theirs.device), padded(ours, nodes).to(theirs.device), padded(theirs, nodes))
+        for ours, theirs in ((getattr(known, name), getattr(drawn, name)) for name in ("tokens", "parents", "prob"))
+    )
     q = None
     if drawn.q is not None:
         q = torch.nn.functional.pad(drawn.q, (0, 0, 0, nodes - drawn.q.shape[1]))
+        held, mine = known.at(q.device), mine.to(q.device)
         point = torch.zeros_like(q)
-        there = torch.arange(1, nodes, device=q.device) < known.sizes[:, None]
-        point[:, :-1].scatter_(2, first[0][:, 1:, None], there[..., None].to(q))
+        point[:, : held.tokens.shape[1] - 1].scatter_(2, held.tokens[:, 1:, None], held.nodes[:, 1:, None].to(q))
         q = torch.where(mine[..., None], point, q)
     sizes = torch.maximum(known.sizes, drawn.sizes)
     points = [one or other for one, other in zip(looked_up, drawn.points or looked_up, strict=True)]

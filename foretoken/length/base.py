@@ -98,16 +98,12 @@ class LengthPolicy(ABC):
         """
         return False
 
-    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
+    def look(self, drawn: Continuation) -> Tensor | None:
         """What `grow` will ask of tokens beyond their probability, found where they are, on a device.
 
         It comes to the host together with the tokens, as `Frontier.seen`, so that deciding about them waits for
-        nothing. On a CPU nobody asks, since there `grow` finds it when it needs it.
-
-        Args:
-            drawn: the tokens.
-            batch: the rows.
-            depth: how deep the draft was before them.
+        nothing. On a CPU nobody asks, since there `grow` finds it when it needs it. It may be captured with the draft's
+        forwards, so it depends on nothing else and looks at no value.
 
         Returns:
             [B, K, R] float or None. None if the probability is all it wants.

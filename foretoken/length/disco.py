@@ -50,8 +50,8 @@ class Disco(LengthPolicy):
         self._config = config or self.Config()
         self._classifier = classifier
 
-    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
-        return self._classifier.look(drawn, batch, depth)
+    def look(self, drawn: Continuation) -> Tensor | None:
+        return self._classifier.look(drawn)
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         of, likely = self._config, self._classifier.judge(frontier, batch)

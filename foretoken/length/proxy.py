@@ -58,7 +58,7 @@ class Proxy(LengthPolicy):
         bound = partial(entropy, gamma=self._config.gamma)
         self._signal = bound if self._config.signal == "entropy" else SIGNALS[self._config.signal]
 
-    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
+    def look(self, drawn: Continuation) -> Tensor | None:
         return None if self._signal is prob else self._signal(drawn)[..., None]
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:

@@ -92,7 +92,7 @@ class Renewal(LengthPolicy):
     def resting(self, row: Row) -> bool:
         return self._apart > 0 or self._pace(row).resting
 
-    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
+    def look(self, drawn: Continuation) -> Tensor | None:
         return None if self._head is None or drawn.hidden is None else self._head.read(drawn.hidden)
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
@@ -173,9 +173,8 @@ class Renewal(LengthPolicy):
 
     def _read(self, frontier: Frontier, b: int, row: Row, prob: float) -> float | None:
         """What the head says of the token before the newest one, given the draft's probability of it."""
-        if self._head is None or frontier.hidden is None:
+        if self._head is None or (read := self._head.heard(frontier, slice(b, b + 1))) is None:
             return None
-        read = self._head.read(frontier.hidden[b]) if frontier.seen is None else frontier.seen[b]
         return self._head.judge(read, [prob], [row.request.sampling.temperature])[0]
 
     def _prices(self, row: Row, batch: Batch, drafting: int) -> Prices:

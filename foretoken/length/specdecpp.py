@@ -58,16 +58,15 @@ class SpecDecPP(LengthPolicy):
         self._config = config or self.Config()
         self._head = head
 
-    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor | None:
+    def look(self, drawn: Continuation) -> Tensor | None:
         return None if drawn.hidden is None else self._head.read(drawn.hidden)
 
     def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
         of, newest = self._config, leaves(frontier)
         keeps = [1.0] * len(newest)
         # The first candidate's forward read the root, which is committed: nothing to score yet.
-        if frontier.hidden is not None and any(depth > 1 for depth, _ in newest):
+        if any(depth > 1 for depth, _ in newest) and (read := self._head.heard(frontier)) is not None:
             held, parents = zip(*(row.memory[self] for row in batch.rows), strict=True)
-            read = self._head.read(frontier.hidden[:, 0]) if frontier.seen is None else frontier.seen[:, 0]
             likely = self._head.judge(read, parents, [_heat(row) for row in batch.rows])
             keeps = [k * p if depth > 1 else 1.0 for k, p, (depth, _) in zip(held, likely, newest, strict=True)]
         wanted = []

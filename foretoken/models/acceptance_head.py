@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foretoken.models.predictor import HOTTEST, TEMPERATURE, AcceptancePredictor, probability
+from foretoken.types import Frontier
 
 ODDS = -2  # column of the features
 CLOSEST = 1e-4  # probabilities nearer to 0 or 1 are taken for this one
@@ -111,6 +112,17 @@ class AcceptanceHead(AcceptancePredictor):
     def read(self, hidden: Tensor) -> Tensor:
         """All that `judge` needs of states ([..., H] float, as in `describe` -> [..., 2] float32)."""
         return self._ready.read(hidden)
+
+    def heard(self, frontier: Frontier, rows: slice = slice(None)) -> Tensor | None:
+        """What `read` gives for the leaf of each row ([B, 2] float32): found with the token, or now; None at the root.
+
+        Args:
+            frontier: one leaf per row.
+            rows: which.
+        """
+        if frontier.seen is not None:
+            return frontier.seen[rows, 0]
+        return None if frontier.hidden is None else self.read(frontier.hidden[rows, 0])
 
     def judge(self, read: Tensor, probs: Sequence[float], temperatures: Sequence[float]) -> list[float]:
         """Probability that each row's token is accepted: what calling the head on `describe` says, with less work.

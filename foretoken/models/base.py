@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from foretoken.types import Continuation, Scores
+
+Look: TypeAlias = Callable[[Continuation], Tensor | None]  # see `LengthPolicy.look`
 
 
 class KVCache(Protocol):
@@ -43,7 +45,7 @@ class LanguageModel(Protocol):
     Attributes:
         vocab_size: number of logits.
         max_length: longest sequence it can read, in tokens.
-        device: where its inputs and scores live; drafts and verdicts live there too.
+        device: where its scores live, and laws that are made of them.
     """
 
     vocab_size: int
@@ -62,10 +64,10 @@ class LanguageModel(Protocol):
         """Read tokens, adding one pending entry per token to the cache. Never commits.
 
         Args:
-            tokens: [B, N] int64.
-            positions: [B, N] int64. Position of each token in its sequence.
-            mask: [B, N, P+N] bool. Which pending entries (P earlier ones, then these N) each token may see; every token
-                sees its row's committed entries.
+            tokens: [B, N] int64, on the CPU or on its device.
+            positions: [B, N] int64, on the CPU. Position of each token in its sequence.
+            mask: [B, N, P+N] bool, on the CPU. Which pending entries (P earlier ones, then these N) each token may see;
+                every token sees its row's committed entries.
             cache: the rows' cache.
             last: score only the last this many tokens; 0 scores all.
 
@@ -86,6 +88,7 @@ class LanguageModel(Protocol):
         count: int,
         temperature: float = 0.0,
         uniforms: Tensor | None = None,
+        look: Look | None = None,
     ) -> Continuation:
         """Read the newest token of each row, draw the next ones, and read all of those but the last.
 
@@ -93,13 +96,16 @@ class LanguageModel(Protocol):
         again, or none yet, where nothing is pending; then it is committed. So all rows read two tokens, always.
 
         Args:
-            tokens: [B, 2] int64. The token before the newest one, and the newest.
+            tokens: [B, 2] int64, on the CPU or on its device. The token before the newest one, and the newest.
             at: [B] int64, on the CPU. Position of the newest one.
             cache: the rows' cache.
             count: K, from 1 to `ahead(B)`.
             temperature: 0 takes the likeliest token each time.
             uniforms: [B, K] float64 or None, on the CPU; None at temperature 0. Numbers in [0, 1): a token is the first
                 one whose cumulative probability is above its number.
+            look: what a caller who looks at the tokens wants to know of them, the same function for every call; for
+                models on a device. Then tokens, `prob` and `seen` come to the CPU in one copy, without logits and
+                hidden states. None waits for nothing.
         """
         ...
 

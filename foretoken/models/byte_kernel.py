@@ -7,12 +7,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS = 16  # of the input at once, the fewest that tensor cores take
-OUTPUTS, DEPTH = 16, 256  # what one program multiplies at once: its weights are a stream of 4 KB each
+ROWS = (16, 32, 64)  # of the input at once: the fewest that tensor cores take, and no more than are needed
+OUTPUTS, DEPTH = 32, 256  # what one program multiplies at once: its weights are a stream of 8 KB each
+STAGES = 3  # of which so many are on their way
 
 
 def multiply(given: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
-    """Multiply, unpacking weights on the way, so that each is read once per 16 rows, as one byte.
+    """Multiply, unpacking weights on the way, so that each is read once per 64 rows, as one byte.
 
     Args:
         given: [M, in] float, contiguous.
@@ -24,8 +25,9 @@ def multiply(given: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     """
     rows, depth = given.shape
     out = torch.empty(rows, len(codes), dtype=given.dtype, device=given.device)
-    grid = (triton.cdiv(len(codes), OUTPUTS), triton.cdiv(rows, ROWS))
-    _multiply[grid](given, codes, scales, out, rows, len(codes), depth, ROWS, OUTPUTS, DEPTH, num_stages=4)
+    held = next((size for size in ROWS if size >= rows), ROWS[-1])
+    grid = (triton.cdiv(len(codes), OUTPUTS), triton.cdiv(rows, held))
+    _multiply[grid](given, codes, scales, out, rows, len(codes), depth, held, OUTPUTS, DEPTH, num_stages=STAGES)
     return out
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Step: TypeAlias = Callable[[], tuple[Tensor, Tensor | None]]
-WARM_UP = 2  # runs before a capture, in which libraries allocate what a capture may not
+WARM_UP = 1  # runs before a capture, in which libraries allocate what a capture may not
 
 
 class CUDAGraphs:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from foretoken.host import to_device
 from foretoken.length.base import leaves
 from foretoken.length.signals import spread
 from foretoken.models.predictor import HOTTEST, AcceptancePredictor
@@ -51,6 +50,10 @@ class DiscoClassifier(AcceptancePredictor):
         self.inner = nn.Linear(shape.top + 4, shape.hidden)
         self.outer = nn.Linear(shape.hidden, 1)
 
+    def to(self, *_: Any, **__: Any) -> Self:
+        """Stays on the CPU, where decisions are made: what `look` finds needs no weights."""
+        return self
+
     def logit(self, features: Tensor) -> Tensor:
         inner, offset, outer, level = self._weights
         hidden = nn.functional.silu(nn.functional.linear(features.float(), inner, offset))
@@ -64,30 +67,23 @@ class DiscoClassifier(AcceptancePredictor):
     def judge(self, frontier: Frontier, batch: Batch) -> list[float]:
         """Calibrated probability that each row's token is accepted, given that those before it are; 1 at the root."""
         newest = leaves(frontier)
-        if frontier.logits is None:
+        seen = frontier.seen
+        if seen is None and frontier.logits is not None:
+            seen = self._look(frontier.logits, torch.tensor([[prob] for _, prob in newest]))
+        if seen is None:
             return [prob for _, prob in newest]
-        if frontier.seen is not None:
-            return self.chances(frontier.seen[:, 0, 0].tolist())
-        # Numbers go to the logits' device at once.
-        known = [
-            [prob, math.log(depth), min(row.request.sampling.temperature, HOTTEST)]
-            for (depth, prob), row in zip(newest, batch.rows, strict=True)
-        ]
-        features = self._look(frontier.logits[:, 0], to_device(known, frontier.logits.device))
-        return self.chances(self.logit(features).tolist())
+        known = torch.tensor(
+            [
+                [math.log(depth), min(row.request.sampling.temperature, HOTTEST)]
+                for (depth, _), row in zip(newest, batch.rows, strict=True)
+            ]
+        )
+        return self.chances(self.logit(torch.cat([seen[:, 0], known], 1)).tolist())
 
-    def look(self, drawn: Continuation, batch: Batch, depth: int) -> Tensor:
-        """[B, K, 1] float32. Uncalibrated log-odds that drawn tokens are accepted, for `judge`.
-
-        Args:
-            drawn: the tokens.
-            batch: the rows.
-            depth: how deep the draft was before them.
-        """
-        heats = [[row.request.sampling.temperature] for row in batch.rows]
-        heat = to_device(heats, drawn.prob.device).expand(drawn.prob.shape)
-        deep = torch.arange(depth + 1, depth + 1 + heat.shape[1], device=heat.device).expand(heat.shape)
-        return self.logit(self.describe(drawn.logits, drawn.prob, deep, heat))[..., None]
+    def look(self, drawn: Continuation) -> Tensor:
+        """[B, K, D-2] float32. All that `judge` needs of drawn tokens: what `describe` says without depth and heat."""
+        assert drawn.logits is not None, "the drafter provides them"
+        return self._look(drawn.logits, drawn.prob)
 
     def describe(self, logits: Tensor, prob: Tensor, depth: Tensor, temperature: Tensor) -> Tensor:
         """What the classifier sees of a drawn token: top probabilities, its own, entropy, depth, temperature.
@@ -101,18 +97,19 @@ class DiscoClassifier(AcceptancePredictor):
         Returns:
             [..., D] float32.
         """
-        return self._look(logits, torch.stack([prob.float(), depth.float().log(), self.heat(temperature)], -1))
+        known = torch.stack([depth.float().log(), self.heat(temperature)], -1)
+        return torch.cat([self._look(logits, prob), known], -1)
 
-    def _look(self, logits: Tensor, known: Tensor) -> Tensor:
-        """What `describe` returns.
+    def _look(self, logits: Tensor, prob: Tensor) -> Tensor:
+        """What `describe` returns, but for the last two.
 
         Args:
             logits: [..., V] float. As in `describe`.
-            known: [..., 3] float32. The token's probability, the logarithm of its depth, the temperature.
+            prob: [...] float. As in `describe`.
         """
         logits = logits.float()
         law = logits.softmax(-1)
         top = law.topk(min(self.shape.top, law.shape[-1]), -1).values
         if missing := self.shape.top - top.shape[-1]:  # a vocabulary may be smaller
             top = nn.functional.pad(top, (0, missing))
-        return torch.cat([top, known[..., :1], spread(logits, law)[..., None], known[..., 1:]], -1)
+        return torch.cat([top, prob.float()[..., None], spread(logits, law)[..., None]], -1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from foretoken.models import threads
-from foretoken.models.base import KVCache
+from foretoken.models.base import KVCache, Look
 from foretoken.models.openvino_chain import LEAN, Drawing, quickest
 from foretoken.models.openvino_graph import facts_of
 from foretoken.models.openvino_lean import shorten_inputs, tabulate
@@ -141,6 +141,7 @@ class OpenVINOModel:
         count: int,
         temperature: float = 0.0,
         uniforms: Tensor | None = None,
+        look: Look | None = None,
     ) -> Continuation:
         """Draw tokens for one row (see `LanguageModel.chain`)."""
         assert isinstance(cache, PagedCache)
@@ -149,6 +150,7 @@ class OpenVINOModel:
             numbers = None if uniforms is None else uniforms[0].numpy()
             drawn = self._drawing.run(reading, count, temperature, numbers)
         cache.end_chain(tokens[:, 1:], drawn.tokens[:, :-1], at)
+        assert drawn.logits is not None, "nobody looks before the end on a CPU"
         if more := self.vocab_size - drawn.logits.shape[-1]:
             logits = pad(drawn.logits, (0, more), value=-torch.inf)
             drawn = replace(drawn, logits=logits, q=None if drawn.q is None else pad(drawn.q, (0, more)))

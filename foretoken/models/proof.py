@@ -85,7 +85,7 @@ def draws_amiss(model: LanguageModel, reference: LanguageModel, tokens: Tensor, 
     found, expected = [], []
     for read in (known + 2, known + 3):
         drawn = model.chain(tokens[:, read - 2 : read], torch.tensor([read - 1]), cache, count)
-        if not torch.equal(drawn.tokens, drawn.logits.argmax(-1)):
+        if drawn.logits is None or not torch.equal(drawn.tokens, drawn.logits.argmax(-1)):
             return math.inf
         found.append(drawn.logits)
         tokens = torch.cat([tokens[:, :read], drawn.tokens], 1)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from foretoken.errors import ModelError
-from foretoken.models.base import KVCache
+from foretoken.models.base import KVCache, Look
 from foretoken.models.capture import Step
 from foretoken.models.hf import HFModel, TreeMask
 from foretoken.models.proof import TOLERANCE, distance, draws_amiss, probe, read_with_detours
 from foretoken.models.static_cache import LEAST, Pool, StaticCache, Storage, bucket
 from foretoken.models.static_chain import AHEAD, SCORES, Loop
+from foretoken.models.static_inputs import WINDOW, Inputs, Reading
 from foretoken.types import Continuation, Scores
-
-WINDOW = 64  # pending entries, the new ones included, up to which a forward is padded and captured
 
 
 class StaticModel(HFModel):
@@ -49,7 +49,7 @@ class StaticModel(HFModel):
         self.__dict__ |= adapted.__dict__
         self._windows = {window for window in windows if window < adapted.max_length}
         self._pool = Pool(lambda rows, capacity: Storage(layers, rows, capacity, self.device, self.dtype))
-        self._inputs: dict[tuple[int, int], _Inputs] = {}
+        self._inputs: dict[tuple[int, int], Inputs] = {}
         self._loops: dict[tuple[int, bool], Loop] = {}
         self._capture = capture
         self._busy = Lock()  # inputs and outputs are those of one forward
@@ -67,18 +67,18 @@ class StaticModel(HFModel):
         assert isinstance(cache, StaticCache)
         rows, new = tokens.shape
         with self._busy:
-            positions = positions.to(self.device, non_blocking=True)
             storage, slots = cache.begin(positions)
             span = _span(slots, storage)
-            small = mask.shape[2] <= WINDOW
-            inputs = self._buffers(rows, new) if small else _Inputs(rows, new, mask.shape[2], self.device)
-            inputs.write(tokens, positions, mask, cache.known() if self._windows else None)
-            inputs.place(cache.lengths, slots, storage.capacity)
-            if small:
-                size, cut = (*inputs.tokens.shape, span), slice(new - last if last else 0, new)
-                logits, hidden = self._run_captured(storage, size, lambda: self._step(inputs, storage, span))
+            known = cache.known() if self._windows else None
+            read = Reading(cache.lengths, tokens, positions, slots, known, mask)
+            if mask.shape[2] <= WINDOW:
+                inputs, cut = self._buffers(rows, new), slice(new - last if last else 0, new)
+                inputs.write(read, storage.capacity)
+                size = (len(inputs.held), inputs.width, span)
+                logits, hidden = self._run_captured(storage, size, lambda: self._step(inputs.read(), storage, span))
             else:
-                (logits, hidden), cut = self._step(inputs, storage, span, last), slice(None)
+                read, cut = read.at(self.device, storage.capacity), slice(None)
+                logits, hidden = self._step(read, storage, span, last)
             # Copies: the next forward writes to the same place.
             logits = self._fitted(logits[:rows, cut]).to(torch.float32, copy=True)
             hidden = None if hidden is None else hidden[:rows, cut].clone()
@@ -97,11 +97,12 @@ class StaticModel(HFModel):
         count: int,
         temperature: float = 0.0,
         uniforms: Tensor | None = None,
+        look: Look | None = None,
     ) -> Continuation:
         """Read the newest token of each row, draw the next ones, and read all of those but the last.
 
-        All of it is captured as one. What it captures is bounded by the few sizes of rows, counts and slots in view,
-        and the largest of its outputs are shared by all of them.
+        All of it is captured as one, what the caller looks at as well. What it captures is bounded by the few sizes of
+        rows, counts and slots in view, and the largest of its outputs are shared by all of them.
         """
         assert isinstance(cache, StaticCache)
         rows, sampled = len(at), temperature > 0
@@ -109,7 +110,7 @@ class StaticModel(HFModel):
         with self._busy:
             positions = (at[:, None] + torch.arange(count)).clamp_max(self.max_length - 1)
             before = None if cache.pending else (cache.lengths + 1 == at).to(torch.int64)
-            storage, slots = cache.begin(positions.to(self.device, non_blocking=True), before)
+            storage, slots = cache.begin(positions, before)
             span = _span(slots, storage)
             if size not in self._loops:
                 self._loops[size] = Loop(size[0], self.ahead(rows), self.vocab_size, sampled, self.device)
@@ -117,19 +118,19 @@ class StaticModel(HFModel):
             # A row whose newest token is elsewhere, having outgrown the context, is left alone.
             newest = torch.where(slots[:, 0] == at, at, storage.capacity)
             loop.write(tokens, newest, temperature, uniforms, storage.capacity)
-            step = partial(loop.run, self, storage, span, count)
-            _, hidden = self._run_captured(storage, (*size, span, count), step)
-            drawn = loop.result(rows, count, hidden)
+            step = partial(loop.run, self, storage, span, count, look)
+            told, hidden = self._run_captured(storage, (*size, span, count, look), step)
+            drawn = loop.result(rows, count, hidden) if look is None else loop.report(told[:rows])
         cache.end()
         return drawn
 
-    def _buffers(self, rows: int, new: int) -> _Inputs:
+    def _buffers(self, rows: int, new: int) -> Inputs:
         size = bucket(rows), bucket(new)
         if size not in self._inputs:
-            self._inputs[size] = _Inputs(*size, WINDOW, self.device)
+            self._inputs[size] = Inputs(*size, self.device)
         return self._inputs[size]
 
-    def _run_captured(self, storage: Storage, size: tuple[int, ...], step: Step) -> tuple[Tensor, Tensor | None]:
+    def _run_captured(self, storage: Storage, size: tuple[Any, ...], step: Step) -> tuple[Tensor, Tensor | None]:
         """A step of this size on this storage, captured the first time."""
         if self._capture is None:
             return step()
@@ -138,67 +139,20 @@ class StaticModel(HFModel):
         captured: Step = storage.steps[size]
         return captured()
 
-    def _step(self, inputs: _Inputs, storage: Storage, span: int, last: int = 0) -> tuple[Tensor, Tensor | None]:
+    def _step(self, read: Reading, storage: Storage, span: int, last: int = 0) -> tuple[Tensor, Tensor | None]:
         """One forward from what is in the buffers; it does the same for any values in them."""
         # Always in the same mode, whatever the caller's is.
         with torch.inference_mode(False), torch.no_grad():
-            rows, width = inputs.tokens.shape
-            lengths, slots = inputs.plan[:, 0], inputs.plan[:, 1:].reshape(-1)
-            tree = TreeMask(lengths, inputs.known, inputs.tree, span, self.dtype, inputs.positions)
-            write = storage.writer(slots, rows, span)
-            return self._run(inputs.tokens, inputs.positions, tree, write, span - width, last)
+            rows, width = read.tokens.shape
+            known = read.positions if read.known is None else read.known
+            tree = TreeMask(read.lengths, known, read.mask, span, self.dtype, read.positions)
+            write = storage.writer(read.slots.reshape(-1), rows, span)
+            return self._run(read.tokens, read.positions, tree, write, span - width, last)
 
 
 def _span(slots: Tensor, storage: Storage) -> int:
     """How many slots a step looks at that writes to these ([B, N] int64)."""
     return min(max(bucket(int(slots.max()) + 1), LEAST), storage.capacity)
-
-
-class _Inputs:
-    """Inputs of one size, always in the same place.
-
-    Attributes:
-        tokens: [B, N] int64.
-        positions: [B, N] int64.
-        known: [B, W] int64. Positions of the pending entries and the new ones.
-        tree: [B, N, W] bool. Which of them each new token sees.
-        plan: [B, 1+N] int64. Committed entries of each row, then where its new ones go.
-    """
-
-    def __init__(self, rows: int, width: int, window: int, device: torch.device) -> None:
-        with torch.inference_mode(False):  # or they could not be written to outside of that mode
-            self.tokens, self.positions, self.known, self.plan = (
-                torch.zeros(rows, size, dtype=torch.int64, device=device) for size in (width, width, window, 1 + width)
-            )
-            self.tree = torch.zeros(rows, width, window, dtype=torch.bool, device=device)
-
-    def write(self, tokens: Tensor, positions: Tensor, mask: Tensor, known: Tensor | None) -> None:
-        """Copy what a forward is given; the padding keeps what is there, but sees nothing that is pending."""
-        rows, new, held = mask.shape
-        # Host memory is staged before the call returns, so that nobody has to wait.
-        self.tokens[:rows, :new].copy_(tokens, non_blocking=True)
-        self.positions[:rows, :new].copy_(positions)
-        if mask.shape != self.tree.shape:
-            self.tree.zero_()
-        self.tree[:rows, :new, :held].copy_(mask, non_blocking=True)
-        if known is not None:
-            self.known[:rows, :held].copy_(known)
-
-    def place(self, lengths: Tensor, slots: Tensor, capacity: int) -> None:
-        """Say where the new entries go; those of padding go to the slot that nobody reads.
-
-        Args:
-            lengths: [B] int64, on the CPU.
-            slots: [B, N] int64, on the CPU.
-            capacity: slots of a row.
-        """
-        rows, new = slots.shape
-        plan = torch.full(self.plan.shape, capacity)
-        plan[:rows, 1 : 1 + new] = slots
-        plan[:, 1:] += torch.arange(len(plan))[:, None] * (capacity + 1)
-        plan[:, 0] = 0
-        plan[:rows, 0] = lengths
-        self.plan.copy_(plan, non_blocking=True)
 
 
 def freeze(adapted: HFModel, capture: Callable[[Step], Step] | None = None) -> StaticModel:

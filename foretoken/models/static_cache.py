@@ -143,7 +143,7 @@ class StaticCache:
         """Make room for new entries. A forward that fails before `end` leaves nothing behind.
 
         Args:
-            positions: [B, N] int64. Position of each new token in its sequence, on the device of the keys.
+            positions: [B, N] int64, on the CPU. Position of each new token in its sequence.
             before: [B] int64 or None, on the CPU. Entries that are written in front of those, and committed by `end`;
                 only where nothing is pending.
 
@@ -158,7 +158,7 @@ class StaticCache:
         return storage, slots
 
     def known(self) -> Tensor:
-        """[B, P+N] int64. Positions of the pending entries and the new ones."""
+        """[B, P+N] int64, on the CPU. Positions of the pending entries and the new ones."""
         assert self._next is not None, "a forward has begun"
         return torch.cat([*self._positions, self._next], 1)
 

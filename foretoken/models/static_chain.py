@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foretoken.models.base import Look
 from foretoken.models.hf import HFModel, TreeMask
 from foretoken.models.static_cache import Storage
 from foretoken.types import Continuation
@@ -26,8 +27,8 @@ class Loop:
         device: where.
 
     Attributes:
-        tokens: [B, 2] int64. The token before the newest one, and the newest.
-        plan: [B, 2+K] float64. Slot of the newest token, temperature, and the uniform numbers.
+        plan: [B, 4+K] float64. Slot of the newest token, temperature, the token before the newest one, the newest, and
+            the uniform numbers.
         drawn: [B, K] int64.
         prob: [B, K] float32.
         logits: [B, K, V] float32.
@@ -36,8 +37,7 @@ class Loop:
 
     def __init__(self, rows: int, count: int, vocab_size: int, sampled: bool, device: torch.device) -> None:
         with torch.inference_mode(False):  # or they could not be written to outside of that mode
-            self.tokens = torch.zeros(rows, 2, dtype=torch.int64, device=device)
-            self.plan = torch.zeros(rows, 2 + count, dtype=torch.float64, device=device)
+            self.plan = torch.zeros(rows, 4 + count, dtype=torch.float64, device=device)
             self.drawn = torch.zeros(rows, count, dtype=torch.int64, device=device)
             self.prob = torch.zeros(rows, count, device=device)
             self.logits = torch.zeros(rows, count, vocab_size, device=device)
@@ -58,12 +58,18 @@ class Loop:
         plan[:, 0], plan[:, 1] = capacity, temperature
         plan[:rows, 0] = newest
         if uniforms is not None:
-            plan[:rows, 2 : 2 + uniforms.shape[1]] = uniforms
+            plan[:rows, 4 : 4 + uniforms.shape[1]] = uniforms
+        here = tokens.device.type == "cpu"
+        if here:
+            plan[:rows, 2:4] = tokens
         # Host memory is staged before the call returns, so that nobody has to wait.
         self.plan.copy_(plan, non_blocking=True)
-        self.tokens[:rows].copy_(tokens, non_blocking=True)
+        if not here:
+            self.plan[:rows, 2:4].copy_(tokens)
 
-    def run(self, model: HFModel, storage: Storage, span: int, count: int) -> tuple[Tensor, Tensor | None]:
+    def run(
+        self, model: HFModel, storage: Storage, span: int, count: int, look: Look | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Draw from what is in the buffers; it does the same for any values in them.
 
         Args:
@@ -71,22 +77,27 @@ class Loop:
             storage: its keys and values.
             span: slots in view.
             count: K.
+            look: as in `LanguageModel.chain`.
 
         Returns:
-            [B, M, V] float32. The buffer of logits, for up to M tokens.
+            [B, K, 2+R] float64. Tokens, their probabilities, and what `look` makes of them.
             [B, K, H] float or None. Last hidden state behind each of them.
         """
         # Always in the same mode, whatever the caller's is.
         with torch.inference_mode(False), torch.no_grad():
             newest, heard = self.plan[:, 0].to(torch.int64), []
-            tokens, first = self.tokens, newest - 1
+            tokens, first = self.plan[:, 2:4].to(torch.int64), newest - 1
             for k in range(count):
                 logits, hidden = _read(model, tokens, first, storage, span)
                 token = self._draw(k, model._fitted(logits[:, -1]).float())
                 heard.append(hidden)
                 tokens, first = token[:, None], newest + (k + 1)
             states = [one for one in heard if one is not None]
-            return self.logits, torch.cat(states, 1) if states else None
+            hidden = torch.cat(states, 1) if states else None
+            drawn, prob, logits = self.drawn[:, :count], self.prob[:, :count], self.logits[:, :count]
+            seen = look(Continuation(drawn, prob, logits, hidden, None)) if look else None
+            told = [drawn[..., None], prob[..., None], *([] if seen is None else [seen])]
+            return torch.cat([one.to(torch.float64) for one in told], -1), hidden
 
     def _draw(self, k: int, logits: Tensor) -> Tensor:
         """[B] int64. The k-th token of each row, drawn from what was scored ([B, V] float32)."""
@@ -94,7 +105,7 @@ class Loop:
         if self.q is None:
             token = logits.argmax(-1)
         else:
-            token, law = choose(logits, self.plan[:, 1:2].float(), self.plan[:, 2 + k : 3 + k])
+            token, law = choose(logits, self.plan[:, 1:2].float(), self.plan[:, 4 + k : 5 + k])
             self.q[:, k] = law
         self.logits[:, k] = logits
         self.drawn[:, k] = token
@@ -109,14 +120,21 @@ class Loop:
             count: K.
             hidden: [B, K, H] float or None. As `run` returns it.
         """
-        drawn, prob, logits, states, law = (
-            None if one is None else one[:rows, :count].clone()
-            for one in (self.drawn, self.prob, self.logits, hidden, self.q)
-        )
-        assert drawn is not None
-        assert prob is not None
-        assert logits is not None
+        drawn, prob, logits = (one[:rows, :count].clone() for one in (self.drawn, self.prob, self.logits))
+        states, law = (None if one is None else one[:rows, :count].clone() for one in (hidden, self.q))
         return Continuation(drawn, prob, logits, states, law)
+
+    def report(self, told: Tensor) -> Continuation:
+        """What was drawn, brought to the CPU, but for laws.
+
+        Args:
+            told: [B, K, 2+R] float64. As `run` returns it, without padding.
+        """
+        rows, count, width = told.shape
+        law = None if self.q is None else self.q[:rows, :count].clone()
+        near = told.cpu()
+        seen = near[..., 2:].float() if width > 2 else None
+        return Continuation(near[..., 0].to(torch.int64), near[..., 1].float(), None, None, law, seen)
 
 
 def _read(model: HFModel, tokens: Tensor, first: Tensor, storage: Storage, span: int) -> tuple[Tensor, Tensor | None]:

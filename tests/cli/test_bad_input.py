@@ -80,7 +80,7 @@ WORDS = {  # what is typed -> what the error says, what the hint says
     "generate Hi --target builtin:par": ("no built-in model `par`", "did you mean `pair`?"),
     "generate Hi --dtype float23": ("unknown dtype `float23`", "did you mean `float32`?"),
     "generate Hi --dtype int4": ("nothing is computed in int4", "`--quantization int4`"),
-    "generate Hi --quantization int5": ("unknown quantization `int5`", "Known: int4, int8, none"),
+    "generate Hi --quantization int5": ("unknown quantization `int5`", "Known: fp8, int4, int8, none"),
     "generate Hi --draft int4 --quantization int4": ("would be the target itself", "compress the target less"),
     "generate Hi --device gpu9": ("cannot use device `gpu9`", "--device auto"),
     "chat Hi": ("unexpected argument `Hi`", "`foretoken chat --help`"),

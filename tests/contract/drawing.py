@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from foretoken.models.base import Look
 from foretoken.models.cache import TensorCache
 from foretoken.types import Continuation, Scores
 from tests.contract.outcomes import GRID
@@ -33,6 +34,7 @@ class DrawingTable(TableModel):
         count: int,
         temperature: float = 0.0,
         uniforms: Tensor | None = None,
+        look: Look | None = None,
     ) -> Continuation:
         assert 1 <= count <= AHEAD
         self.num_chains += 1

@@ -7,6 +7,7 @@ here, and whatever would make the host wait for it is noted.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foretoken.models.base import LanguageModel
+from foretoken.models.base import LanguageModel, Look
 from foretoken.types import Continuation, Scores
 
 DEVICE = torch.device("cuda", 0)
@@ -114,8 +115,19 @@ class FarModel:
             hidden = None if scores.hidden is None else far(scores.hidden)
             return Scores(far(scores.logits), hidden)
 
-    def chain(self, tokens: Tensor, at: Tensor, cache: Any, *rest: Any) -> Continuation:
+    def chain(
+        self,
+        tokens: Tensor,
+        at: Tensor,
+        cache: Any,
+        count: int,
+        temperature: float = 0.0,
+        uniforms: Tensor | None = None,
+        look: Look | None = None,
+    ) -> Continuation:
         with torch._C.DisableTorchFunction():
-            drawn = self._model.chain(tokens.as_subclass(Tensor), at, cache, *rest)
+            drawn = self._model.chain(tokens.as_subclass(Tensor), at, cache, count, temperature, uniforms)
             parts = (drawn.tokens, drawn.prob, drawn.logits, drawn.hidden, drawn.q)
-            return Continuation(*(None if one is None else far(one) for one in parts))  # type: ignore[arg-type]
+            there = Continuation(*(None if one is None else far(one) for one in parts))  # type: ignore[arg-type]
+        near = there.near(look)
+        return there if look is None else replace(near, logits=None, hidden=None)

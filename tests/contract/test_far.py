@@ -10,6 +10,7 @@ from torch import Tensor
 from foretoken.draft.ahead import draft_ahead
 from foretoken.draft.model import ModelDrafter
 from foretoken.length.base import LengthPolicy
+from foretoken.models.disco_classifier import DiscoClassifier
 from foretoken.registry import METHODS, find
 from foretoken.request import Request, Sampling
 from foretoken.shape.base import TreeShape
@@ -41,7 +42,8 @@ def nets_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def there(kind: Any, model: Any) -> Any:
         net = untrained(kind, model)
-        for part in net.modules() if isinstance(model, FarModel) else ():
+        moves = isinstance(model, FarModel) and not isinstance(net, DiscoClassifier)
+        for part in net.modules() if moves else ():
             for held in (part._parameters, part._buffers):
                 held.update({name: far(one.data) for name, one in held.items() if one is not None})
         return net

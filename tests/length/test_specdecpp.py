@@ -10,14 +10,16 @@ import torch
 
 from foretoken.errors import ConfigError
 from foretoken.length.specdecpp import SpecDecPP
+from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
 from foretoken.request import Request, Sampling
 from foretoken.types import Frontier
 
 
-class Script:
+class Script(AcceptanceHead):
     """A head that answers from a list, and remembers what it was shown: state, probability, temperature."""
 
     def __init__(self, answers: list[float]) -> None:
+        super().__init__(HeadShape(1))
         self.answers, self.seen = answers, []
 
     def read(self, hidden: torch.Tensor) -> torch.Tensor:

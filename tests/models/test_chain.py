@@ -326,3 +326,31 @@ def test_a_model_that_draws_something_else_is_refused() -> None:
     with pytest.raises(ModelError, match="do not say the same") as caught:
         freeze(adapted, Recorder())
     assert "--backend torch" in str(caught.value.hint)
+
+
+@backends
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_what_a_caller_looks_at_comes_along(made: Made, temperature: float) -> None:
+    """Captured with the forwards, so that it says of other tokens what it said when it was captured."""
+    ours, theirs = made("llama")[1], pair("llama")[1]
+
+    def look(drawn: Continuation) -> Tensor:
+        assert drawn.hidden is not None
+        assert drawn.logits is not None
+        return torch.stack([drawn.hidden.sum(-1), drawn.logits.amax(-1) - drawn.prob], -1)
+
+    for seed in range(2):
+        texts, at = random_tokens(seed, 3, 10), torch.tensor([9, 4, 6])
+        newest = texts.gather(1, at[:, None] + torch.tensor([-1, 0]))
+        uniforms = numbers(seed, 3, 3) if temperature else None
+        caches = [started(model, texts, [9, 4, 6]) for model in (ours, theirs)]
+        expected = draw_by_forwards(theirs, newest, at, caches[1], 3, temperature, uniforms)
+        found = ours.chain(newest, at, caches[0], 3, temperature, uniforms, look)
+        assert torch.equal(found.tokens, expected.tokens)
+        assert all(one.device.type == "cpu" for one in (found.tokens, found.prob, found.seen))
+        assert error(found.seen, look(expected)) < 10 * CLOSE
+        assert error(found.prob, expected.prob) < CLOSE
+        assert found.logits is found.hidden is None
+        assert (found.q is None) == (expected.q is None)
+        if expected.q is not None:
+            assert error(found.q, expected.q) < CLOSE

@@ -171,18 +171,20 @@ def test_eight_bit_floats_need_a_gpu_that_multiplies_them(monkeypatch: pytest.Mo
 
 
 COMPILED = """
+import itertools
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from foretoken.models.byte_kernel import DEPTH, OUTPUTS, ROWS, _multiply
+from foretoken.models.byte_kernel import DEPTH, OUTPUTS, ROWS, STAGES, _multiply
 given, held = ("given", "codes", "scales", "out"), ("num_rows", "num_outputs", "depth")
-sizes = {"ROWS": ROWS, "OUTPUTS": OUTPUTS, "DEPTH": DEPTH}
-for dtype in ("bf16", "fp16", "fp32"):
-    for codes in ("i8", "fp8e4nv"):
-        types = {name: f"*{codes if name == 'codes' else dtype}" for name in given}
-        signature = types | dict.fromkeys(held, "i32") | dict.fromkeys(sizes, "constexpr")
-        made = triton.compile(ASTSource(_multiply, signature, sizes), target=GPUTarget("cuda", 90, 32))
-        assert "mma" in made.asm["ptx"] or dtype == "fp32"
+for dtype, codes, rows in itertools.product(("bf16", "fp16", "fp32"), ("i8", "fp8e4nv"), ROWS):
+    sizes = {"ROWS": rows, "OUTPUTS": OUTPUTS, "DEPTH": DEPTH}
+    types = {name: f"*{codes if name == 'codes' else dtype}" for name in given}
+    signature = types | dict.fromkeys(held, "i32") | dict.fromkeys(sizes, "constexpr")
+    source = ASTSource(_multiply, signature, sizes)
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_stages": STAGES})
+    assert "mma" in made.asm["ptx"] or dtype == "fp32"
+    assert made.metadata.shared < 228 << 10, "shared memory of an H100"
 """
 
 
@@ -199,7 +201,7 @@ import torch
 from foretoken.models.byte_kernel import multiply
 torch.manual_seed(0)
 for dtype, most in ((torch.float32, 1e-6), (torch.float16, 1e-3)):
-    for rows, outputs, depth in ((1, 16, 64), (3, 40, 96), (17, 33, 288)):
+    for rows, outputs, depth in ((1, 16, 64), (3, 40, 96), (17, 33, 288), (70, 33, 64)):
         given, scales = torch.randn(rows, depth).to(dtype), (torch.rand(outputs) + 0.1).to(dtype)
         codes = torch.randint(-127, 128, (outputs, depth), dtype=torch.int8)
         expected = given.double() @ codes.double().T * scales.double()
