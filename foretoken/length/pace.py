@@ -14,6 +14,7 @@ from foretoken.prices import Prices
 AHEAD = 6  # candidates that a decision looks ahead, since verification may cost more in steps
 OPEN = 2.0  # the head is asked where gain and cost are within this factor of each other
 CLOSE = 0.7  # of the time of plain decoding; below that, there is no doubt
+STILL = 4.0  # times what a step should take: no step is that slow, so something else was done, such as a capture
 
 
 class Pace:
@@ -236,7 +237,8 @@ class Pace:
             last_s: seconds that it really took, which is believed unless the machine stood still; None if not measured.
             price: of drafting.
         """
-        took = should if last_s is None else min(max(last_s / price.plain_s, should / 2), 2 * should)
+        took = should if last_s is None else last_s / price.plain_s
+        took = should if took > STILL * should else min(max(took, should / 2), 2 * should)
         self._own.add(took, tokens)
         self._overall.add(took, tokens)
         return took

@@ -105,6 +105,18 @@ def test_the_rest_after_a_try_reckons_with_what_it_really_took() -> None:
     assert rest(*[90.0] * 12) == 8900
 
 
+def test_a_step_in_which_something_else_was_done_is_no_loss() -> None:
+    """What a graph's capture takes, for one; a step of twice its time is believed."""
+    for slow, rests in ((2.0, True), (20.0, False)):
+        costs, pace = GivenCosts(0.2), Pace(0.0, Record())
+        for took in (1.2, *[slow] * 4):
+            assert not pace.begin()
+            assert pace.goes_on(0, 1.0, Prices(costs))
+            costs.last_s = took
+            pace.observe([0.9], 1 if took == 1.2 else 0, Prices(costs))
+        assert (pace.rest > 0) is rests, slow
+
+
 def test_rests_begin_short_again_once_drafting_paid() -> None:
     record = Record()
     record.steps = 2 * record.tokens
