@@ -113,8 +113,8 @@ MUTANTS = [
     Mutant(
         "rows that are matched spend random numbers on the rule as well",
         "accept/points.py",
-        "rule.accept(draft, p, Only(rng, [not point for point in points]))",
-        "rule.accept(draft, p, rng)",
+        "rule.accept(draft.at(p.device), p, Only(rng, [not point for point in points]))",
+        "rule.accept(draft.at(p.device), p, rng)",
         RELAYED,
     ),
     Mutant("the ratio is inverted", "accept/base.py", "one / other if other", "other / one if one", RULES),
@@ -148,8 +148,8 @@ MUTANTS = [
     Mutant(
         "a policy sees the token it decides about, since that is drawn already",
         "draft/base.py",
-        "leaf(drawn, [own, *seen], at,",
-        "leaf(drawn, [own.roll(-1, 1) if depth < ready else own, *seen], at,",
+        "depth), drawn.prob[:, at : at + 1]",
+        "depth), (drawn.prob.roll(-1, 1) if depth < ready else drawn.prob)[:, at : at + 1]",
         CHAINS,
     ),
     Mutant(
@@ -449,9 +449,30 @@ MUTANTS = [
     Mutant(
         "what a policy asked of several tokens is told of the first one",
         "draft/base.py",
-        "prob, *seen = (each[:, here] for each in near)",
-        "prob, *seen = (each[:, here] if each is near[0] else each[:, :1] for each in near)",
+        "parts = (drawn.logits, drawn.hidden, drawn.seen)",
+        "parts = (drawn.logits, drawn.hidden, None if drawn.seen is None else drawn.seen[:, :1].expand_as(drawn.seen))",
         ("tests/contract/test_far.py::test_texts_stay_the_same",),
+    ),
+    Mutant(
+        "what a captured draft is looked at for is found before the tokens are drawn",
+        "models/static_chain.py",
+        "seen = look(Continuation(drawn, prob, logits, hidden, None)) if look else None",
+        "seen = look(Continuation(drawn, prob, logits * 0, hidden, None)) if look else None",
+        ("tests/models/test_chain.py::test_what_a_caller_looks_at_comes_along",),
+    ),
+    Mutant(
+        "the mask that is packed into numbers is read backwards",
+        "models/static_inputs.py",
+        "<< torch.arange(count)",
+        "<< torch.arange(count).flip(0)",
+        ("tests/models/test_backends.py",),
+    ),
+    Mutant(
+        "a step in which a graph was captured counts like any other",
+        "length/pace.py",
+        "took = should if took > STILL * should else min(max(took, should / 2), 2 * should)",
+        "took = min(max(took, should / 2), 2 * should)",
+        ("tests/length/test_renewal.py",),
     ),
     Mutant(
         "a norm becomes one kernel whatever it says then",
