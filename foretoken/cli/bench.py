@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import date
+from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from foretoken.cli.bench_simulation import show_simulation, simulation
 from foretoken.cli.bench_table import show, show_profile
 from foretoken.cli.command import grouped
 from foretoken.cli.hardware import hardware
+from foretoken.cli.interrupt import Interrupt
 from foretoken.cli.loading import config_json, dtype_name, load_weights, lossless, open_llm
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions
 from foretoken.cli.output import note, print_json, progress, say
@@ -55,7 +57,7 @@ def bench(
 
     Speed is that of decoding: prefill is timed apart, warm-up left out. On a busy machine trust the median over prompts
     more than the ratio of sums, in which one hiccup weighs as much as it lasted. The baseline to beat is the fixed
-    length that turns out fastest. Fields of the JSON: docs/bench.md.
+    length that turns out fastest. Ctrl-C ends it with what was measured by then. Fields of the JSON: docs/bench.md.
     """
     what.check_with(sampling)
     output = OutputOptions(json=json, quiet=quiet, debug=debug)
@@ -92,6 +94,8 @@ def bench(
             if record["simulation"]:
                 show_simulation(record["simulation"])
         records.append(record)
+        if not record["complete"]:
+            raise typer.Exit(130)
     if sampling.temperature == 0:
         _tell_differences(records, quiet)
 
@@ -129,21 +133,29 @@ def _run(
     from foretoken.bench.report import summarise
     from foretoken.bench.run import interleave
 
-    quiet = output.quiet
+    quiet, rounds = output.quiet, len(requests) * what.repeat
     load_weights(llm, output)
     with progress(f"preparing {llm.target.location}", quiet) as update:
         chosen = variants(llm, drafting, requests, lambda done, of: update(f"oracle: {done} of {of} prompts"))
-    with progress("warming up", quiet) as update:
+    with Interrupt() as interrupt, progress("warming up", quiet) as update:
         done = interleave(
             chosen, requests, what.repeat, lambda done, of: update(f"{done} of {of} answers"), profile=what.profile
         )
-        samples = list(done)
+        samples = list(takewhile(lambda _: not interrupt.asked, done))
+    if (whole := len(samples) // len(chosen)) < rounds:
+        if not whole:
+            raise KeyboardInterrupt
+        if not quiet:
+            note(f"interrupted: this is of {whole} answers of every method, not of {rounds}")
+        what, samples = replace(what, check=False, simulate=False), samples[: whole * len(chosen)]
+        sources = sources[:whole]
     rows = summarise(samples)
     record = {
         "version": __version__,
         **_summary(rows),
         "check": _check(llm, models, output, rows, requests[0]) if what.check else None,
         **_setup(llm, requests[0], sources, what.repeat),
+        "complete": whole == rounds,
         "growth": None,
         "simulation": simulation(chosen, requests, samples, rows, what.draft_costs, quiet) if what.simulate else None,
         "samples": [asdict(sample) for sample in samples],

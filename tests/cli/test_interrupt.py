@@ -79,6 +79,20 @@ def test_the_demo_concludes_from_what_is_done(run: Run, ctrl_c: CtrlC) -> None:
     assert (result.code, result.record["prompts"], result.record["ratio"]) == (130, [], None)
 
 
+def test_a_comparison_keeps_what_every_method_has_answered(run: Run, ctrl_c: CtrlC) -> None:
+    bench = ("bench", "--methods", "plain,fixed:1", "--no-baseline", "--max-new-tokens", "4", "--limit", "3", "--check")
+    # Four plain steps and two to four others per prompt: eight at most to warm up, and for each prompt.
+    ctrl_c(20)
+    result = run(*bench, "--json")
+    assert (result.code, result.record["complete"], result.record["check"]) == (130, False, None)
+    assert 0 < result.record["num_prompts"] == len(result.record["prompts"]) < 3
+    assert len(result.record["samples"]) == 2 * result.record["num_prompts"]
+    assert "interrupted: this is of" in result.err
+    ctrl_c(1)
+    result = run(*bench, "--json")
+    assert (result.code, result.out) == (130, "")
+
+
 def test_loading_says_that_nothing_half_done_stays(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
