@@ -99,7 +99,7 @@ def record(target: LanguageModel, draft: LanguageModel, request: Request, text: 
     accepted = torch.tensor(rng.random(len(text)), device=p.device) < chance
     refused = draw(residual(q, p), rng.random(len(text)).tolist())
     on = _leaves(torch.where(accepted, emitted, refused), scores)
-    rejected = (~accepted).nonzero()[:, 0]
+    rejected = (~accepted).cpu().nonzero()[:, 0]
     ahead = 0 if request.sampling.warmth() is None else draft.ahead(1)
     return Trace(request, text, accepted.tolist(), on, _branches(draft, cache, request, on, rejected, rng), ahead)
 
@@ -114,14 +114,14 @@ def _branches(
         cache: its cache, the text's entries pending.
         request: gives sampling parameters.
         on: what was drafted along the text.
-        rejected: [M] int64. Positions.
+        rejected: [M] int64, on the CPU. Positions.
         rng: randomness of the drawing.
     """
     count = len(rejected)
     if not count:
         return {}
     tokens, levels = on.tokens[rejected], []
-    mask = torch.arange(len(on.tokens)) <= rejected[:, None].cpu()  # [M, n]
+    mask = torch.arange(len(on.tokens)) <= rejected[:, None]  # [M, n]
     for depth in range(DEPTH):
         mask = torch.cat([mask, torch.eye(count, dtype=torch.bool)], 1)
         positions = (len(request.prompt) + rejected + depth).clamp_max(draft.max_length - 1)

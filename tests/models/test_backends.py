@@ -23,6 +23,7 @@ from foretoken.models import static as models_static
 from foretoken.models.capture import CUDAGraphs, fastest
 from foretoken.models.hf import adapt
 from foretoken.models.static import StaticModel, freeze
+from foretoken.models.static_inputs import WINDOW, Inputs, Reading
 from tests.contract.far import DEVICE, GPU, Far, FarDevice, far
 
 from . import test_families
@@ -262,6 +263,32 @@ def test_a_forward_that_fails_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -
         read_chain(one, cache, random_tokens(4, 1, 4)) for one, cache in zip((model, other), caches, strict=True)
     )
     assert error(found, expected) < CLOSE
+
+
+@pytest.mark.parametrize("new", [1, 3, WINDOW])
+def test_what_is_packed_into_one_tensor_comes_out_again(new: int) -> None:
+    """Up to the last bit; padding sees nothing that is pending, and goes to the slot nobody reads."""
+    rows, width, capacity = 3, static_cache.bucket(new), 100
+    draw = functools.partial(torch.randint, 1000, (rows, new), generator=torch.Generator().manual_seed(new))
+    mask = torch.rand(rows, new, WINDOW, generator=torch.Generator().manual_seed(1)) < 0.5
+    mask[0] = True
+    given = Reading(draw()[:, 0], draw(), draw(), draw() % capacity, torch.arange(rows * WINDOW).view(rows, -1), mask)
+    inputs = Inputs(4, width, torch.device("cpu"))
+    for _ in range(2):  # what was there before leaves no trace
+        inputs.held.fill_(-1)
+        inputs.write(given, capacity)
+        found, places = inputs.read(), given.at(torch.device("cpu"), capacity).slots
+        assert torch.equal(found.lengths[:rows], given.lengths)
+        for name in ("tokens", "positions"):
+            assert torch.equal(getattr(found, name)[:rows, :new], getattr(given, name))
+        assert found.known is not None
+        assert given.known is not None
+        assert torch.equal(found.known[:rows], given.known)
+        assert torch.equal(found.slots[:rows, :new], places)
+        assert torch.equal(found.mask[:rows, :new], mask)
+        assert not found.mask[rows:].any()
+        assert not found.mask[:, new:].any()
+        assert bool((found.slots[rows:] % (capacity + 1) == capacity).all())
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])

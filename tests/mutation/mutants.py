@@ -461,10 +461,10 @@ MUTANTS = [
         ("tests/models/test_chain.py::test_what_a_caller_looks_at_comes_along",),
     ),
     Mutant(
-        "the mask that is packed into numbers is read backwards",
+        "rows of a batch write one place too early into the storage they share",
         "models/static_inputs.py",
-        "<< torch.arange(count)",
-        "<< torch.arange(count).flip(0)",
+        "slots += torch.arange(len(near))[:, None] * (capacity + 1)",
+        "slots += torch.arange(len(near))[:, None] * capacity",
         ("tests/models/test_backends.py",),
     ),
     Mutant(
