@@ -326,7 +326,7 @@ def pick_backend(backend: str, device: torch.device, quantization: str = "none")
         if given not in known:
             raise ModelError(f"unknown {what} `{given}`", hint=did_you_mean(given, known))
     if quantization == "fp8" and device.type != "cuda":
-        raise ModelError(f"weights in fp8 need a GPU, not `{device}`", hint="int8 takes as many bytes")
+        raise ModelError(f"weights in fp8 need a GPU, not `{device}`", hint="use `int8`, which takes as many bytes")
     installed = find_spec("openvino") is not None
     if backend == "openvino" and not installed:
         raise ModelError("OpenVINO is not installed", hint="`pip install 'foretoken[openvino]'`, or `--backend torch`")
