@@ -157,7 +157,9 @@ def compress(model: PreTrainedModel, quantization: str) -> None:
         )
     bits, codes_as = BITS.get(quantization, 8), BYTES.get(quantization, torch.int8)
     if codes_as is not torch.int8 and kernel(model.device, model.dtype, codes_as) is None:
-        raise ModelError(f"this machine does not multiply {quantization} weights", hint="use `int8`, which takes as many bytes")
+        raise ModelError(
+            f"this machine does not multiply {quantization} weights", hint="use `int8`, which takes as many bytes"
+        )
     packed = dict[int, nn.Module]()
     try:
         for parent, name, part in places:
