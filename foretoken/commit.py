@@ -11,14 +11,12 @@ def commit(batch: Batch, draft: Draft, verdict: Verdict) -> list[Committed]:
     Returns:
         One entry per row, in batch order.
     """
-    paths, counts = verdict.path.tolist(), verdict.counts.tolist()
     tokens, following = draft.tokens.tolist(), verdict.next_token.tolist()
-    recovered, tested = verdict.recovered.tolist(), verdict.tested.tolist()
     sizes, forwards = draft.sizes.tolist(), draft.num_forwards.tolist()
     committed = []
     for b, row in enumerate(batch.rows):
-        path = paths[b][: counts[b]]
-        last = Origin.RECOVERED if recovered[b] else Origin.BONUS
+        path = verdict.path[b]
+        last = Origin.RECOVERED if verdict.recovered[b] else Origin.BONUS
         gained = Committed(
             row,
             [*(tokens[b][node] for node in path), following[b]],
@@ -31,10 +29,10 @@ def commit(batch: Batch, draft: Draft, verdict: Verdict) -> list[Committed]:
         row.counts.num_target_forwards += 1
         row.counts.num_draft_forwards += forwards[b]
         row.counts.num_drafted += sizes[b] - 1
-        row.counts.num_tested += tested[b]
+        row.counts.num_tested += verdict.tested[b]
         row.counts.num_accepted += min(kept, len(path))
         row.counts.num_cut += kept <= len(path)
-    batch.cache.commit([[0, *path[:count]] for path, count in zip(paths, counts, strict=True)])  # the root as well
+    batch.cache.commit([[0, *path] for path in verdict.path])  # the root as well
     return committed
 
 

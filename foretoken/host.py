@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,4 +35,6 @@ def largest(scores: Tensor) -> tuple[Tensor, Tensor]:
         most, place = scores.max(-1)
         return most, place
     found = scores.numpy()
-    return torch.from_numpy(found.max(-1)), torch.from_numpy(found.argmax(-1))
+    places = found.argmax(-1)
+    flat = found.reshape(-1, found.shape[-1])[np.arange(places.size), places.reshape(-1)]
+    return torch.from_numpy(flat.reshape(places.shape)), torch.from_numpy(places)

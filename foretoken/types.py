@@ -222,31 +222,48 @@ class Along:
 class Frontier:
     """What a length policy may look at: leaves of the draft, before any child of theirs is drawn.
 
-    The leaf's own token is drawn but not read by the drafter yet, so going deeper costs one draft forward. `logits` and
-    `hidden` come from the forward that produced the leaf's token, which is the one that read the leaf's parent. Those
-    two are where the drafter left them, the others on the CPU.
+    The leaf's own token is drawn but not read by the drafter yet, so going deeper costs one draft forward. What the
+    drafter said of it comes from the forward that produced it, which is the one that read the leaf's parent.
+
+    Decisions are made about single numbers, and on a CPU every operation on a tensor of one number takes as long as
+    dozens on the number itself, so numbers are kept as such, per row and leaf.
 
     Attributes:
-        depth: [B, F] int64. 0 is the root.
-        prob: [B, F] float. The drafter's own probability of the leaf's token (see `Draft.prob`), 1 at the root.
-        logits: [B, F, V] float or None. What the leaf's token was drawn from, before sampling parameters; None at the
-            root.
-        hidden: [B, F, H] float or None. The drafter's last hidden state behind `logits`; None at the root.
-        active: [B, F] bool. False in padding and where a row may not go deeper.
-        drawn: depth down to which tokens are drawn already, so that drawing them costs nothing more.
+        depth: by row and leaf. 0 is the root.
+        prob: by row and leaf. The drafter's own probability of the leaf's token (see `Draft.prob`), 1 at the root.
+        active: by row and leaf. False in padding and where a row may not go deeper.
+        drawn: what the drafter said of the leaves' tokens, if they are not roots.
+        at: which token of `drawn` the first leaf is; the others follow.
+        ready: depth down to which tokens are drawn already, so that drawing them costs nothing more.
         sure: per row. `prob` of the tokens before the leaf that were taken unasked (see `LengthPolicy.sure`), since it
             was asked last.
-        seen: [B, F, R] float or None. What `LengthPolicy.look` found where the leaf's token was drawn, if anything.
     """
 
-    depth: Tensor
-    prob: Tensor
-    logits: Tensor | None
-    hidden: Tensor | None
-    active: Tensor
-    drawn: int = 0
+    depth: Sequence[Sequence[int]]
+    prob: Sequence[Sequence[float]]
+    active: Sequence[Sequence[bool]]
+    drawn: Continuation | None = None
+    at: int = 0
+    ready: int = 0
     sure: Sequence[Sequence[float]] | None = None
-    seen: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor | None:
+        """[B, F, V] float or None. What the leaf's token was drawn from, before sampling parameters."""
+        return self._of(None if self.drawn is None else self.drawn.logits)
+
+    @property
+    def hidden(self) -> Tensor | None:
+        """[B, F, H] float or None. The drafter's last hidden state behind `logits`."""
+        return self._of(None if self.drawn is None else self.drawn.hidden)
+
+    @property
+    def seen(self) -> Tensor | None:
+        """[B, F, R] float or None. What `LengthPolicy.look` found where the leaf's token was drawn, if anything."""
+        return self._of(None if self.drawn is None else self.drawn.seen)
+
+    def _of(self, said: Tensor | None) -> Tensor | None:
+        return None if said is None else said[:, self.at : self.at + len(self.depth[0])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,19 +319,24 @@ class Verdict:
     An *accepted* token was drafted and kept. A *recovered* token is drawn after a rejection, a *bonus* token after a
     whole path was accepted. A step emits the accepted tokens and exactly one recovered or bonus token.
 
+    What follows looks at single numbers, so all but the tokens, which may have been drawn on a device, are lists.
+
     Attributes:
-        path: [B, A] int64. Accepted nodes below the root, in order; -1 in padding.
-        counts: [B] int64. Accepted nodes per row.
-        tested: [B] int64. Nodes the rule looked at.
+        path: per row. Accepted nodes below the root, in order.
+        tested: per row. How many nodes the rule looked at.
+        recovered: per row. Whether `next_token` is a recovered token.
         next_token: [B] int64. Recovered token after a rejection, bonus token otherwise.
-        recovered: [B] bool. Whether `next_token` is a recovered token.
     """
 
-    path: Tensor
-    counts: Tensor
-    tested: Tensor
+    path: Sequence[Sequence[int]]
+    tested: Sequence[int]
+    recovered: Sequence[bool]
     next_token: Tensor
-    recovered: Tensor
+
+    @property
+    def counts(self) -> list[int]:
+        """Accepted nodes per row."""
+        return [len(nodes) for nodes in self.path]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import takewhile
 from typing import ClassVar
 
@@ -71,14 +70,13 @@ class AcceptanceRule(ABC):
         """
         if draft.tokens.shape[1] == 1:
             check_usable([one for row in mass for one in row])
-            none, zeros, never = nothing(len(said))
-            return Verdict(none, zeros, zeros, said.squeeze(1), never)
+            return chain_verdict([0] * len(said), [0] * len(said), said[:, 0])
         # A handful of numbers per row: as lists they take less time than one operation on a tensor each.
         rows = list(zip(draft.tokens.tolist(), said.tolist(), draft.sizes.tolist(), strict=True))
         counts = [leading(token == own[i] for i, token in enumerate(tokens[1:size])) for tokens, own, size in rows]
         check_usable([one for row, count in zip(mass, counts, strict=True) for one in row[: count + 1]])
         following = torch.tensor([own[count] for count, (_, own, _) in zip(counts, rows, strict=True)])
-        return chain_verdict(draft, [size - 1 for *_, size in rows], counts, following)
+        return chain_verdict([size - 1 for *_, size in rows], counts, following)
 
 
 def chain_law(draft: Draft, p: Tensor) -> Tensor:
@@ -144,31 +142,18 @@ def leading(kept: Iterable[bool]) -> int:
     return sum(1 for _ in takewhile(bool, kept))
 
 
-def chain_verdict(
-    draft: Draft, most: list[int], counts: list[int], next_token: Tensor, tested: list[int] | None = None
-) -> Verdict:
+def chain_verdict(most: list[int], counts: list[int], next_token: Tensor, tested: list[int] | None = None) -> Verdict:
     """Accept the first `counts` tokens of each chain.
 
     Args:
-        draft: a chain per row.
         most: B drafted tokens.
         counts: B accepted tokens.
         next_token: [B] int64. The recovered or bonus token.
         tested: B tokens the rule looked at; None where it goes from token to token until it refuses one.
     """
-    deepest = draft.tokens.shape[1] - 1
-    path = [[*range(1, count + 1), *[-1] * (deepest - count)] for count in counts]
     refused = [count < drafted for count, drafted in zip(counts, most, strict=True)]
     tested = tested or [count + one for count, one in zip(counts, refused, strict=True)]
-    deep = torch.tensor(path, dtype=torch.int64)
-    return Verdict(deep, torch.tensor(counts), torch.tensor(tested), next_token, torch.tensor(refused))
-
-
-@lru_cache(64)
-def nothing(rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Path, counts and whether a token was recovered, where nothing was drafted; nobody may write to them."""
-    zeros = torch.zeros(rows, dtype=torch.int64)
-    return zeros[:, None][:, :0], zeros, zeros > 0
+    return Verdict([range(1, count + 1) for count in counts], tested, refused, next_token)
 
 
 def after(law: Tensor, nodes: list[int]) -> Tensor:

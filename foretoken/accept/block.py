@@ -39,7 +39,7 @@ class Block(AcceptanceRule):
         spare = to_host((weight[..., None] * p - q).clamp_min(0).sum(-1))[0].tolist()
         counts = [_longest(rng, b, *both) for b, both in enumerate(zip(joint, spare, strict=True))]
         law = residual(after(weight[..., None], counts) * after(p, counts), after(q, counts))
-        return chain_verdict(draft, most, counts, rng.pick(law, [True] * len(p)), most)
+        return chain_verdict(most, counts, rng.pick(law, [True] * len(p)), most)
 
 
 def _longest(rng: Dice, row: int, joint: list[float], spare: list[float]) -> int:

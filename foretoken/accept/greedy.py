@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from foretoken.accept.base import AcceptanceRule
+from foretoken.host import largest, to_host
 from foretoken.rng import Dice, check_usable
 from foretoken.types import Draft, Drawn, Verdict
 
@@ -26,22 +27,32 @@ class Greedy(AcceptanceRule):
     greedy_only: ClassVar[bool] = True
 
     def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
-        best = p.argmax(-1)  # [B, N]
-        row = torch.arange(len(best), device=best.device)
-        index = torch.arange(draft.tokens.shape[1], device=best.device)
-        node = torch.zeros_like(draft.sizes)
-        counts, tested = torch.zeros_like(draft.sizes), torch.zeros_like(draft.sizes)
-        path = torch.full_like(draft.tokens[:, 1:], -1)
-        child_of = draft.nodes & (index > 0)
-        walking = torch.ones_like(draft.sizes, dtype=torch.bool)
-        for depth in range(path.shape[1]):
-            children = child_of & (draft.parents == node[:, None]) & walking[:, None]
-            tested += children.sum(-1)
-            matching = children & (draft.tokens == best[row, node][:, None])
-            walking = matching.any(-1)
-            node = torch.where(walking, matching.int().argmax(-1), node)
-            path[:, depth] = torch.where(walking, node, -1)
-            counts += walking
-        check_usable(p[row, node].amax(-1).tolist())
-        leaf = ~(child_of & (draft.parents == node[:, None])).any(-1)
-        return Verdict(path, counts, tested, best[row, node], ~leaf)
+        here = to_host(draft.tokens, draft.parents, draft.sizes, *largest(p)[::-1])
+        trees = zip(*(each.tolist() for each in here), strict=True)
+        walks = [_walk(*tree) for tree in trees]
+        check_usable([walk[-1] for walk in walks])
+        path, tested, recovered, following, _ = zip(*walks, strict=True)
+        return Verdict(path, tested, recovered, torch.tensor(following))
+
+
+def _walk(
+    tokens: list[int], parents: list[int], size: int, best: list[int], most: list[float]
+) -> tuple[list[int], int, bool, int, float]:
+    """One row's path, the nodes looked at, whether the last ones were refused, the token after it and its probability.
+
+    Args:
+        tokens: of the tree.
+        parents: of the tree.
+        size: nodes in use.
+        best: the target's most likely token after each node.
+        most: its probability.
+    """
+    node, path, tested = 0, list[int](), 0
+    while True:
+        children = [below for below in range(node + 1, size) if parents[below] == node]
+        tested += len(children)
+        matching = [child for child in children if tokens[child] == best[node]]
+        if not matching:
+            return path, tested, bool(children), best[node], most[node]
+        node = matching[0]
+        path.append(node)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,8 +12,6 @@ from foretoken.accept.base import AcceptanceRule
 from foretoken.host import to_host
 from foretoken.rng import Only, Rng
 from foretoken.types import Draft, Verdict
-
-PARTS = [field.name for field in fields(Verdict)]
 
 
 def settle(rule: AcceptanceRule, draft: Draft, p: Tensor, rng: Rng) -> tuple[Draft, Verdict]:
@@ -34,21 +32,32 @@ def settle(rule: AcceptanceRule, draft: Draft, p: Tensor, rng: Rng) -> tuple[Dra
     if rule.lossless and draft.chain:
         points = [True] * len(p) if draft.q is None else list(draft.points or points)
     if not any(points):
-        near, parts = draft.near(*_parts(rule.accept(draft.at(p.device), p, rng)))
-        return near, Verdict(*parts)
+        return _near(draft, rule.accept(draft.at(p.device), p, rng))
     near, (said, mass) = draft.near(*rng.along(p, _chains(draft, points)))
     sums = [row if point else [] for row, point in zip(mass.tolist(), points, strict=True)]
     matched = rule.match(near, said, sums)
     if all(points):
         return near, matched
-    others = to_host(*_parts(rule.accept(draft.at(p.device), p, Only(rng, [not point for point in points]))))
-    mine = torch.tensor(points)
-    pairs = zip(_parts(matched), others, strict=True)
-    return near, Verdict(*(torch.where(mine[:, None] if one.dim() > 1 else mine, one, two) for one, two in pairs))
+    others = rule.accept(draft.at(p.device), p, Only(rng, [not point for point in points]))
+    return _near(near, _joined(points, matched, others))
 
 
-def _parts(verdict: Verdict) -> list[Tensor]:
-    return [getattr(verdict, name) for name in PARTS]
+def _near(draft: Draft, verdict: Verdict) -> tuple[Draft, Verdict]:
+    """Both on the CPU."""
+    near, (following,) = draft.near(verdict.next_token)
+    return near, replace(verdict, next_token=following)
+
+
+def _joined(first: Sequence[bool], one: Verdict, other: Verdict) -> Verdict:
+    """A row of the first verdict where it says so, else of the other."""
+    of = [one if mine else other for mine in first]
+    tokens = torch.where(torch.tensor(first), one.next_token, to_host(other.next_token)[0])
+    return Verdict(
+        [verdict.path[b] for b, verdict in enumerate(of)],
+        [verdict.tested[b] for b, verdict in enumerate(of)],
+        [verdict.recovered[b] for b, verdict in enumerate(of)],
+        tokens,
+    )
 
 
 def _chains(draft: Draft, points: Sequence[bool]) -> list[list[int] | None]:

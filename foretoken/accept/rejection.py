@@ -36,4 +36,4 @@ class Rejection(AcceptanceRule):
         most, law = [len(row) for row in ratios], after(p, counts)
         if counts != most:
             law = residual(law, chain_law_at(draft, p, counts))
-        return chain_verdict(draft, most, counts, rng.pick(law, [True] * len(p)))
+        return chain_verdict(most, counts, rng.pick(law, [True] * len(p)))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
 
-from foretoken.length.base import LengthPolicy
+from foretoken.length.base import Growth, LengthPolicy, within
 from foretoken.llm import LLM
 from foretoken.request import Request, Sampling
 from foretoken.sampling import distribution
@@ -31,8 +30,8 @@ class Oracle(LengthPolicy):
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        return frontier.depth < torch.tensor(self._runs(batch), device=frontier.depth.device)[:, None]
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
+        return within(frontier, self._runs(batch))
 
     def likely(self, batch: Batch, depth: int) -> int:
         return max(self._runs(batch)) - depth

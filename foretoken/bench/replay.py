@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from foretoken.accept.base import chain_verdict
 from foretoken.bench.trace import Leaves, Trace
 from foretoken.costs import GivenCosts
 from foretoken.length.base import LengthPolicy
 from foretoken.models.cache import TensorCache
 from foretoken.rng import SeededRng
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict
+from foretoken.types import Batch, Continuation, Draft, Drawn, Frontier, Row
 
 Steps = list[tuple[int, int, int]]  # drafted and accepted tokens of each step, and draft forwards
 
@@ -40,7 +41,8 @@ def replay(trace: Trace, policy: LengthPolicy, costs: GivenCosts, max_nodes: int
         row.tokens.extend(emitted)
         position += len(emitted)
         costs.observe(1, drawn, 0.0, drafted + 1, 0.0)
-        policy.observe(batch, _as_draft(probs, drawn, device), _as_verdict(drafted, accepted, device))
+        verdict = chain_verdict([drafted], [accepted], torch.zeros(1, dtype=torch.int64))
+        policy.observe(batch, _as_draft(probs, drawn, device), verdict)
         steps.append((drafted, min(accepted, len(emitted)), drawn))
     return steps
 
@@ -68,11 +70,10 @@ def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: i
     drawn = 0
     if policy.rests(batch):
         return probs, drawn
-    root = torch.ones(1, 1, device=batch.device)
-    frontier = Frontier(_depth(0, batch), root, None, None, _active(room > 0, batch))
+    frontier = Frontier([[0]], [[1.0]], [[room > 0]])
     stops = trace.request.stop_token_ids
     leaves, index = trace.on, start
-    while bool(frontier.active) and bool(policy.grow(frontier, batch)):
+    while frontier.active[0][0] and policy.grow(frontier, batch)[0][0]:
         if drawn == len(probs):
             drawn += max(min(policy.likely(batch, drawn), room - drawn, trace.ahead), 1)
         if leaves is trace.on and index > start and not trace.accepted[index - 1]:
@@ -82,23 +83,17 @@ def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: i
         # The record ends with the text, and some way after a rejection.
         more = depth < room and int(leaves.tokens[index]) not in stops
         more = more and (index + 1 < len(leaves.tokens) or (leaves is trace.on and not trace.accepted[index]))
-        frontier = _frontier(leaves, index, depth, more, batch, drawn)
+        said = leaves.prob[index : index + 1].tolist()
+        frontier = Frontier([[depth]], [said], [[more]], _said(leaves, index), 0, drawn)
         index += 1
     return probs, drawn
 
 
-def _frontier(leaves: Leaves, index: int, depth: int, more: bool, batch: Batch, drawn: int) -> Frontier:
+def _said(leaves: Leaves, index: int) -> Continuation:
+    """What the drafter said of one leaf."""
+    tokens, prob, logits = (part[index][None, None] for part in (leaves.tokens, leaves.prob, leaves.logits))
     hidden = None if leaves.hidden is None else leaves.hidden[index][None, None]
-    prob, logits = leaves.prob[index][None, None], leaves.logits[index][None, None]
-    return Frontier(_depth(depth, batch), prob, logits, hidden, _active(more, batch), drawn)
-
-
-def _depth(depth: int, batch: Batch) -> torch.Tensor:
-    return torch.tensor([[depth]], device=batch.device)
-
-
-def _active(active: bool, batch: Batch) -> torch.Tensor:
-    return torch.tensor([[active]], device=batch.device)
+    return Continuation(tokens, prob, logits, hidden, None)
 
 
 def _as_draft(probs: list[torch.Tensor], drawn: int, device: torch.device) -> Draft:
@@ -107,11 +102,3 @@ def _as_draft(probs: list[torch.Tensor], drawn: int, device: torch.device) -> Dr
     prob = torch.stack([torch.ones((), device=device), *probs])[None] if probs else None
     sizes, forwards = torch.tensor([[len(probs) + 1], [drawn]], device=device)
     return Draft(torch.zeros_like(nodes), (nodes - 1).clamp_min(0), sizes, None, Drawn.IID, prob, forwards)
-
-
-def _as_verdict(drafted: int, accepted: int, device: torch.device) -> Verdict:
-    nodes = torch.arange(1, drafted + 1, device=device)[None]
-    counts = torch.tensor([accepted], device=device)
-    path = torch.where(nodes <= accepted, nodes, -1)
-    tested = torch.tensor([min(accepted + 1, drafted)], device=device)
-    return Verdict(path, counts, tested, torch.zeros_like(counts), counts < drafted)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from foretoken.length.base import LengthPolicy
+from foretoken.length.base import LengthPolicy, single
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier
 
@@ -31,11 +31,12 @@ def draft_ahead(
     roots = batch.roots
     tokens, probs, laws = list[Tensor](), list[Tensor](), list[Tensor]()  # [B, K] and [B, K, V] each
     depths, forwards, ready = [0] * len(room), [0] * len(room), 0
-    unseen = torch.ones(len(room), 1)
+    unseen = [[1.0]] * len(room)
     while any(going := [depth < most for depth, most in zip(depths, room, strict=True)]):
-        frontier = Frontier(torch.tensor(depths)[:, None], unseen, None, None, torch.tensor(going)[:, None])
-        grow = (frontier.active & length.grow(frontier, batch) & (shape.children(frontier) > 0))[:, 0]
-        if not any(growing := grow.tolist()):
+        frontier = Frontier(single(depths), unseen, single(going))
+        decided = zip(going, length.grow(frontier, batch), shape.children(frontier), strict=True)
+        growing = [one and grow and count > 0 for one, (grow,), (count,) in decided]
+        if not any(growing):
             break
         deep = max(depths)
         if deep == ready:

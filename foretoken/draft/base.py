@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from foretoken.costs import Costs
 from foretoken.draft.ahead import draft_ahead
-from foretoken.length.base import LengthPolicy, Trained
+from foretoken.length.base import LengthPolicy, Trained, single
 from foretoken.models.base import Look
 from foretoken.rng import check_usable
 from foretoken.sampling import PathOf, distribution
@@ -161,7 +160,7 @@ class ChainDrafter(Drafter):
         paths: list[list[int]] = [[] for _ in rows]
         probs = [[1.0] for _ in rows]
         forwards, going = [0] * len(rows), [most > 0 for most in room]
-        frontier = Frontier(level(len(rows), 0), level(len(rows), 1.0), None, None, allowed(*going))
+        frontier = Frontier([[0]] * len(rows), [[1.0]] * len(rows), single(going))
         tokens, laws = [batch.roots], []
         look = None if device.type == "cpu" else length.look
         depth = ready = sure = 0  # how deep the draft is, and down to where tokens are drawn, and wanted in any case
@@ -170,7 +169,7 @@ class ChainDrafter(Drafter):
             if depth < sure:
                 growing = list(going)
             else:
-                wanted, children = length.grow(frontier, batch).tolist(), shape.children(frontier).tolist()
+                wanted, children = length.grow(frontier, batch), shape.children(frontier)
                 growing = [
                     one and grow and count > 0 for one, (grow,), (count,) in zip(going, wanted, children, strict=True)
                 ]
@@ -203,31 +202,12 @@ class ChainDrafter(Drafter):
             if certain:
                 check_usable([of[-1] for of, more in zip(probs, growing, strict=True) if more])
             if depth >= sure:  # it is asked next
-                frontier = leaf(drawn, at, depth, going, ready, [of[asked + 1 : depth] for of in probs])
+                newest, before = [[of[-1]] for of in probs], [of[asked + 1 : depth] for of in probs]
+                frontier = Frontier([[depth]] * len(rows), newest, single(going), drawn, at, ready, before)
         if not depth:
             return Draft.root_only(tokens[0], Drawn.IID)
         stacked = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
         return replace(chain(batch, paths, stacked, torch.tensor(probs), forwards), points=points)
-
-
-def leaf(drawn: Continuation, at: int, depth: int, going: list[bool], ready: int, sure: list[list[float]]) -> Frontier:
-    """What is known of the leaves, candidate `at` of what was drawn last; the others as in `Frontier`."""
-    parts = (drawn.logits, drawn.hidden, drawn.seen)
-    logits, hidden, seen = (None if one is None else one[:, at : at + 1] for one in parts)
-    deep, prob = level(len(going), depth), drawn.prob[:, at : at + 1]
-    return Frontier(deep, prob, logits, hidden, allowed(*going), ready, sure, seen)
-
-
-@lru_cache(256, typed=True)
-def level(rows: int, number: float) -> Tensor:
-    """[B, 1], on the CPU. That number in every row; nobody may write to it."""
-    return torch.full((rows, 1), number)
-
-
-@lru_cache(256)
-def allowed(*going: bool) -> Tensor:
-    """[B, 1] bool, on the CPU. Which rows may go deeper; nobody may write to it."""
-    return torch.tensor(going)[:, None]
 
 
 def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, forwards: list[int]) -> Draft:

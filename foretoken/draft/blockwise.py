@@ -70,8 +70,8 @@ class Blockwise(ChainDrafter):
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
         assert scores.hidden is not None, "every backend hands out hidden states"
-        for b, (row, count) in enumerate(zip(batch.rows, verdict.counts.tolist(), strict=True)):
-            node = verdict.path[b, count - 1] if count else 0
+        for b, (row, path) in enumerate(zip(batch.rows, verdict.path, strict=True)):
+            node = path[-1] if path else 0
             row.memory[self] = scores.hidden[b, node]
 
     def limits(self, batch: Batch) -> list[int]:

@@ -86,8 +86,8 @@ class Falcon(ChainDrafter):
             self._settle(batch.rows, self._reading)
             self._reading = None
         assert scores.hidden is not None, "every backend hands out hidden states"
-        for b, (row, count) in enumerate(zip(batch.rows, verdict.counts.tolist(), strict=True)):
-            new = scores.hidden[b, [0, *verdict.path[b, :count].tolist()]]
+        for b, (row, path) in enumerate(zip(batch.rows, verdict.path, strict=True)):
+            new = scores.hidden[b, [0, *path]]
             row.memory[self] = torch.cat([row.memory[self], new.to(self._net.output)])
 
     def _settle(self, rows: list[Row], reading: Reading) -> None:

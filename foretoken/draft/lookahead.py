@@ -80,10 +80,10 @@ class Pass(ChainDrafter):
         return replace(drafted, along=Along(tokens, parents))
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
-        for b, (row, count) in enumerate(zip(batch.rows, verdict.counts.tolist(), strict=True)):
+        for b, (row, path) in enumerate(zip(batch.rows, verdict.path, strict=True)):
             if draft.along is None:  # the step was decoded plainly
                 row.memory.pop(self, None)
                 continue
-            last = int(verdict.path[b, count - 1]) if count else 0
+            last = path[-1] if path else 0
             begin = draft.tokens.shape[1] + last * self._ahead
             row.memory[self] = scores.logits[b, begin : begin + self._ahead].clone()

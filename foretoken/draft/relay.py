@@ -14,7 +14,7 @@ from torch import Tensor
 from foretoken.costs import Costs
 from foretoken.draft.base import Drafter
 from foretoken.draft.known import Known, known_chain
-from foretoken.length.base import LengthPolicy
+from foretoken.length.base import Growth, LengthPolicy
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Scores, Verdict
 
@@ -83,7 +83,7 @@ class Relay(Drafter):
         if (drawn := self._drawn) is None:
             return
         self._then.observe(batch, drawn, verdict, scores)
-        for row, size, accepted in zip(batch.rows, drawn.sizes.tolist(), verdict.counts.tolist(), strict=True):
+        for row, size, accepted in zip(batch.rows, drawn.sizes.tolist(), verdict.counts, strict=True):
             if size > 1:
                 row.memory[self] = FADE * self._usual(row) + (1 - FADE) * accepted
 
@@ -104,14 +104,17 @@ class Others(LengthPolicy):
     def __init__(self, length: LengthPolicy, but: Sequence[bool]) -> None:
         self._length, self.looks = length, length.looks
         self.look = length.look  # type: ignore[method-assign]  # one of its own would be captured in every step
-        self._asked = torch.tensor([[not out] for out in but])
+        self._out = but
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        asked = replace(frontier, active=frontier.active & self._asked)
-        return self._length.grow(asked, batch) & self._asked
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
+        asked = replace(frontier, active=self._unless_out(frontier.active))
+        return self._unless_out(self._length.grow(asked, batch))
 
     def likely(self, batch: Batch, depth: int) -> int:
         return self._length.likely(batch, depth)
+
+    def _unless_out(self, wanted: Growth) -> Growth:
+        return [[more and not out for more in row] for row, out in zip(wanted, self._out, strict=True)]
 
 
 def joined(known: Draft, drawn: Draft, looked_up: Sequence[bool]) -> Draft:

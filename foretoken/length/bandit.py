@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from math import exp, log, sqrt
 
 import torch
-from torch import Tensor
 
 from foretoken.errors import ConfigError, did_you_mean
-from foretoken.length.base import LengthPolicy, check_length, check_probability, probable, within
+from foretoken.length.base import Growth, LengthPolicy, check_length, check_probability, probable, within
 from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
@@ -62,10 +61,10 @@ class Bandit(LengthPolicy):
     def __init__(self, config: Config | None = None) -> None:
         self._config = config or self.Config()
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         arms = [self._arms(row) for row in batch.rows]
         if any(one.chosen_at != len(row.tokens) for one, row in zip(arms, batch.rows, strict=True)):
-            self._choose(arms, batch, frontier.active.any(1).tolist())
+            self._choose(arms, batch, [any(may) for may in frontier.active])
         return within(frontier, [one.chosen for one in arms])
 
     def likely(self, batch: Batch, depth: int) -> int:
@@ -97,7 +96,7 @@ class Bandit(LengthPolicy):
             one.chosen, one.chosen_at, one.playing = length, len(row.tokens), may
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
-        for row, size, accepted in zip(batch.rows, draft.sizes.tolist(), verdict.counts.tolist(), strict=True):
+        for row, size, accepted in zip(batch.rows, draft.sizes.tolist(), verdict.counts, strict=True):
             arms = self._arms(row)
             if arms.playing:
                 arms.learn(size - 1, accepted)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from foretoken.errors import ConfigError
 from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 
 EVEN = 0.5  # chance
+Growth = Sequence[Sequence[bool]]  # by row and leaf
+T = TypeVar("T")
 
 
 class Trained(Protocol):
@@ -111,12 +113,8 @@ class LengthPolicy(ABC):
         return None
 
     @abstractmethod
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        """Decide which leaves get a child.
-
-        Returns:
-            [B, F] bool, on the CPU. Whether to go deeper here; entries that are not active are ignored.
-        """
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
+        """Decide which leaves get a child: whether to go deeper, by row and leaf. Those not active are ignored."""
 
     def likely(self, batch: Batch, depth: int) -> int:
         """How many more tokens will be wanted at this depth, as far as that is known, for drafters that draw several.
@@ -140,13 +138,10 @@ class LengthPolicy(ABC):
         counts, going = [0] * len(known), [len(chances) > 0 for chances in known]
         while any(going):
             newest = [chances[count - 1] if count else 1.0 for chances, count in zip(known, counts, strict=True)]
-            depth, prob, active = (torch.tensor(each)[:, None] for each in (counts, newest, going))
-            wanted = self.grow(Frontier(depth, prob, None, None, active), batch)[:, 0].tolist()
-            counts = [count + (more and want) for count, more, want in zip(counts, going, wanted, strict=True)]
-            going = [
-                more and want and count < len(chances)
-                for more, want, count, chances in zip(going, wanted, counts, known, strict=True)
-            ]
+            wanted = self.grow(Frontier(single(counts), single(newest), single(going)), batch)
+            going = [more and want for more, (want,) in zip(going, wanted, strict=True)]
+            counts = [count + more for count, more in zip(counts, going, strict=True)]
+            going = [more and count < len(chances) for more, count, chances in zip(going, counts, known, strict=True)]
         return counts
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:  # noqa: B027 - most policies do not learn
@@ -159,21 +154,18 @@ def probable(known: Sequence[Sequence[float]]) -> list[int]:
 
 
 def leaves(frontier: Frontier) -> list[tuple[int, float]]:
-    """Depth and probability of every row's only leaf: on a CPU an operation on a tensor of one number takes as long as
-    dozens on the number itself.
-    """
-    return [(depth, prob) for (depth,), (prob,) in zip(frontier.depth.tolist(), frontier.prob.tolist(), strict=True)]
+    """Depth and probability of every row's only leaf."""
+    return [(depth, prob) for (depth,), (prob,) in zip(frontier.depth, frontier.prob, strict=True)]
 
 
-def decided(wanted: Iterable[bool]) -> Tensor:
-    """[B, 1] bool, as `LengthPolicy.grow` returns it for rows of one leaf each."""
-    return torch.tensor([[more] for more in wanted])
+def single(values: Iterable[T]) -> list[list[T]]:
+    """By row and leaf, where every row has one leaf."""
+    return [[value] for value in values]
 
 
-def within(frontier: Frontier, lengths: Iterable[int]) -> Tensor:
-    """[B, F] bool, as `LengthPolicy.grow` returns it. Which leaves are above their row's candidate length."""
-    known = zip(frontier.depth.tolist(), lengths, strict=True)
-    return torch.tensor([[depth < length for depth in depths] for depths, length in known])
+def within(frontier: Frontier, lengths: Iterable[int]) -> Growth:
+    """As `LengthPolicy.grow` returns it. Which leaves are above their row's candidate length."""
+    return [[depth < length for depth in depths] for depths, length in zip(frontier.depth, lengths, strict=True)]
 
 
 def check_length(name: str, value: int, least: int = 0) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from foretoken.errors import ConfigError
-from foretoken.length.base import LengthPolicy, check_length, decided, leaves
+from foretoken.length.base import Growth, LengthPolicy, check_length, leaves, single
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
 FALSE_NEGATIVE_COST = 3
@@ -50,8 +48,8 @@ class Confidence(LengthPolicy):
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        return decided(
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
+        return single(
             prob >= self._threshold(row) and depth < self.config.most
             for (depth, prob), row in zip(leaves(frontier), batch.rows, strict=True)
         )
@@ -63,7 +61,7 @@ class Confidence(LengthPolicy):
         if not self.config.adaptive or draft.prob is None:
             return
         probs, sizes = draft.prob.tolist(), draft.sizes.tolist()
-        for b, (row, accepted) in enumerate(zip(batch.rows, verdict.counts.tolist(), strict=True)):
+        for b, (row, accepted) in enumerate(zip(batch.rows, verdict.counts, strict=True)):
             threshold, samples = row.memory.get(self, (self.config.threshold, []))
             # Tokens after the first rejection were never judged on their own merit, so they are left out.
             judged = min(accepted + 1, sizes[b] - 1)

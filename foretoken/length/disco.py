@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.length.base import LengthPolicy, check_length, check_probability, decided
+from foretoken.length.base import Growth, LengthPolicy, check_length, check_probability, single
 from foretoken.models.disco_classifier import DiscoClassifier
 from foretoken.types import Batch, Continuation, Frontier
 
@@ -53,9 +53,8 @@ class Disco(LengthPolicy):
     def look(self, drawn: Continuation) -> Tensor | None:
         return self._classifier.look(drawn)
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         of, likely = self._config, self._classifier.judge(frontier, batch)
-        return decided(
-            chance >= of.threshold and depth < of.most
-            for chance, (depth,) in zip(likely, frontier.depth.tolist(), strict=True)
+        return single(
+            chance >= of.threshold and depth < of.most for chance, (depth,) in zip(likely, frontier.depth, strict=True)
         )

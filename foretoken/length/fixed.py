@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from foretoken.length.base import LengthPolicy, check_length
+from foretoken.length.base import Growth, LengthPolicy, check_length, within
 from foretoken.types import Batch, Frontier
 
 
@@ -35,8 +33,8 @@ class Fixed(LengthPolicy):
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        return frontier.depth < self.config.k
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
+        return within(frontier, [self.config.k] * len(batch.rows))
 
     def likely(self, batch: Batch, depth: int) -> int:
         return self.config.k - depth

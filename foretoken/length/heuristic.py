@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from foretoken.length.base import LengthPolicy, check_length, within
+from foretoken.length.base import Growth, LengthPolicy, check_length, within
 from foretoken.types import Batch, Draft, Frontier, Verdict
 
 
@@ -41,7 +39,7 @@ class Heuristic(LengthPolicy):
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         return within(frontier, self._lengths(batch))
 
     def likely(self, batch: Batch, depth: int) -> int:
@@ -51,7 +49,7 @@ class Heuristic(LengthPolicy):
         return [row.memory.get(self, self.config.start) for row in batch.rows]
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
-        for row, size, accepted in zip(batch.rows, draft.sizes.tolist(), verdict.counts.tolist(), strict=True):
+        for row, size, accepted in zip(batch.rows, draft.sizes.tolist(), verdict.counts, strict=True):
             if size > 1:
                 length = row.memory.get(self, self.config.start)
                 length = length + 2 if accepted == size - 1 else length - 1

@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from foretoken.errors import ConfigError, did_you_mean
-from foretoken.length.base import LengthPolicy, check_length, check_probability, decided, leaves
-from foretoken.length.signals import GAMMA, SIGNALS, entropy, prob
+from foretoken.length.base import Growth, LengthPolicy, check_length, check_probability, leaves, single
+from foretoken.length.signals import GAMMA, PROB, SIGNALS, entropy
 from foretoken.types import Batch, Continuation, Frontier
 
 
@@ -48,25 +48,32 @@ class Proxy(LengthPolicy):
         def __post_init__(self) -> None:
             check_length("most", self.most)
             check_probability("threshold", self.threshold)
-            if self.signal not in SIGNALS:
-                raise ConfigError(f"there is no signal `{self.signal}`", hint=did_you_mean(self.signal, SIGNALS))
+            if self.signal not in (names := [PROB, *SIGNALS]):
+                raise ConfigError(f"there is no signal `{self.signal}`", hint=did_you_mean(self.signal, names))
             if self.gamma < 0:
                 raise ConfigError(f"gamma cannot be {self.gamma}", hint="it scales an entropy; 0 ignores it")
 
     def __init__(self, config: Config | None = None) -> None:
         self._config = config or self.Config()
         bound = partial(entropy, gamma=self._config.gamma)
-        self._signal = bound if self._config.signal == "entropy" else SIGNALS[self._config.signal]
+        self._signal = bound if self._config.signal == "entropy" else SIGNALS.get(self._config.signal)
 
     def look(self, drawn: Continuation) -> Tensor | None:
-        return None if self._signal is prob else self._signal(drawn)[..., None]
+        return None if self._signal is None or drawn.logits is None else self._signal(drawn.logits)[..., None]
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         wanted = []
-        sure = (self._signal(frontier) if frontier.seen is None else frontier.seen[..., 0])[:, 0].tolist()
-        for row, keep, (depth, _) in zip(batch.rows, sure, leaves(frontier), strict=True):
+        for row, keep, (depth, _) in zip(batch.rows, self._certainties(frontier), leaves(frontier), strict=True):
             if depth:
                 keep *= row.memory[self]
             row.memory[self] = keep
             wanted.append(1 - keep <= self._config.threshold and depth < self._config.most)
-        return decided(wanted)
+        return single(wanted)
+
+    def _certainties(self, frontier: Frontier) -> list[float]:
+        """Of every row's leaf; 1 at the root, which is committed."""
+        if self._signal is None or (logits := frontier.logits) is None:
+            return [prob for _, prob in leaves(frontier)]
+        found = self._signal(logits) if frontier.seen is None else frontier.seen[..., 0]
+        certainties: list[float] = found[:, 0].tolist()
+        return certainties

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foretoken.costs import GivenCosts
 from foretoken.errors import ConfigError
-from foretoken.length.base import LengthPolicy, check_length, decided, leaves
+from foretoken.length.base import Growth, LengthPolicy, check_length, leaves, single
 from foretoken.length.pace import Pace
 from foretoken.length.record import Record
 from foretoken.models.acceptance_head import AcceptanceHead
@@ -95,11 +95,11 @@ class Renewal(LengthPolicy):
     def look(self, drawn: Continuation) -> Tensor | None:
         return None if self._head is None or drawn.hidden is None else self._head.read(drawn.hidden)
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        active = [may for (may,) in frontier.active.tolist()]
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
+        active = [may for (may,) in frontier.active]
         drafting = sum(active)
         sure = frontier.sure or [()] * len(active)
-        return decided(
+        return single(
             active[b]
             and depth < self.config.most
             and self._pace(row).goes_on(
@@ -107,7 +107,7 @@ class Renewal(LengthPolicy):
                 prob,
                 self._prices(row, batch, drafting),
                 partial(self._read, frontier, b, row),
-                0 if row.request.repeats else frontier.drawn,  # neighbours decide whether tokens are drawn ahead
+                0 if row.request.repeats else frontier.ready,  # neighbours decide whether tokens are drawn ahead
                 sure[b],
             )
             for b, (row, (depth, prob)) in enumerate(zip(batch.rows, leaves(frontier), strict=True))
@@ -139,7 +139,7 @@ class Renewal(LengthPolicy):
                 pace.waits(self._prices(row, batch, 1))
         if draft.prob is None:
             return
-        drafted = (of.tolist() for of in (draft.prob, draft.num_forwards, verdict.counts))
+        drafted = draft.prob.tolist(), draft.num_forwards.tolist(), verdict.counts
         for row, size, probs, forwards, accepted in zip(batch.rows, sizes, *drafted, strict=True):
             if size > 1:
                 # What it chose may have been left for a draft, and there are drafts without forwards.

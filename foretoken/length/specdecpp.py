@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.length.base import LengthPolicy, check_length, check_probability, decided, leaves
+from foretoken.length.base import Growth, LengthPolicy, check_length, check_probability, leaves, single
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.types import Batch, Continuation, Frontier, Row
 
@@ -61,7 +61,7 @@ class SpecDecPP(LengthPolicy):
     def look(self, drawn: Continuation) -> Tensor | None:
         return None if drawn.hidden is None else self._head.read(drawn.hidden)
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         of, newest = self._config, leaves(frontier)
         keeps = [1.0] * len(newest)
         # The first candidate's forward read the root, which is committed: nothing to score yet.
@@ -75,7 +75,7 @@ class SpecDecPP(LengthPolicy):
             if of.newest and depth:
                 keep *= self._head.glance(prob, _heat(row))
             wanted.append((1 - keep <= of.threshold or depth < of.least) and depth < of.most)
-        return decided(wanted)
+        return single(wanted)
 
 
 def _heat(row: Row) -> float:

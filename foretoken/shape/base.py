@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
-
-from torch import Tensor
 
 from foretoken.types import Frontier
 
@@ -28,9 +27,5 @@ class TreeShape(ABC):
         """A shape with its options."""
 
     @abstractmethod
-    def children(self, frontier: Frontier) -> Tensor:
-        """Number of children each leaf would get.
-
-        Returns:
-            [B, F] int64.
-        """
+    def children(self, frontier: Frontier) -> Sequence[Sequence[int]]:
+        """Number of children each leaf would get, by row and leaf."""

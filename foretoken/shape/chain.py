@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
-
-import torch
-from torch import Tensor
 
 from foretoken.shape.base import TreeShape
 from foretoken.types import Frontier
@@ -16,5 +14,5 @@ class Chain(TreeShape):
 
     max_children: ClassVar[int] = 1
 
-    def children(self, frontier: Frontier) -> Tensor:
-        return torch.ones_like(frontier.depth)
+    def children(self, frontier: Frontier) -> Sequence[Sequence[int]]:
+        return [[1] * len(leaves) for leaves in frontier.depth]

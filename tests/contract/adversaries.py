@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from foretoken.draft.base import Drafter
 from foretoken.draft.model import ModelDrafter
 from foretoken.draft.relay import Relay
 from foretoken.draft.suffix import Suffix
-from foretoken.length.base import LengthPolicy
+from foretoken.length.base import Growth, LengthPolicy, within
 from foretoken.models.base import LanguageModel
 from foretoken.rng import Dice
 from foretoken.shape.base import TreeShape
@@ -59,20 +60,21 @@ class HiddenDigest(Policy):
 class Moody(Policy):
     """Change with what was accepted before and what was said: after a rejection draft one token, else two or three."""
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         most = [1 if row.memory.get(self) else 2 + row.tokens[-1] % 2 for row in batch.rows]
-        return frontier.depth < torch.tensor(most)[:, None]
+        return within(frontier, most)
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
-        for row, recovered in zip(batch.rows, verdict.recovered.tolist(), strict=True):
+        for row, recovered in zip(batch.rows, verdict.recovered, strict=True):
             row.memory[self] = recovered
 
 
 def drawn_token(frontier: Frontier) -> Tensor:
     """[B, F] int64. The leaf's token, recognised by its probability; -2 at the root."""
+    prob = torch.tensor(frontier.prob)
     if frontier.logits is None:
-        return torch.full_like(frontier.depth, -2)
-    return (frontier.logits.softmax(-1) - frontier.prob[..., None]).abs().argmin(-1)
+        return torch.full_like(prob, -2, dtype=torch.int64)
+    return (frontier.logits.softmax(-1).cpu() - prob[..., None]).abs().argmin(-1)
 
 
 class LookUp(Drafter):
@@ -85,11 +87,14 @@ class LookUp(Drafter):
         trees = [_Tree(row) for row in batch.rows]
         for depth in range(max(row.room for row in batch.rows)):
             frontier = _frontier(trees, depth, max_nodes)
-            grow = frontier.active & length.grow(frontier, batch)
-            children = shape.children(frontier)
+            grow, children = length.grow(frontier, batch), shape.children(frontier)
             for b, tree in enumerate(trees):
                 for at, leaf in enumerate(tree.leaves()):
-                    tree.add(leaf, self._guesses(tree, leaf)[: int(children[b, at] * grow[b, at])], max_nodes)
+                    tree.add(
+                        leaf,
+                        self._guesses(tree, leaf)[: children[b][at] * (frontier.active[b][at] and grow[b][at])],
+                        max_nodes,
+                    )
                 tree.next_level()
         return _draft(trees, self.drawn)
 
@@ -122,8 +127,8 @@ class Twins(TreeShape):
 
     max_children: ClassVar[int] = 2
 
-    def children(self, frontier: Frontier) -> Tensor:
-        return torch.full_like(frontier.depth, 2)
+    def children(self, frontier: Frontier) -> Sequence[Sequence[int]]:
+        return [[2] * len(leaves) for leaves in frontier.depth]
 
 
 class Lenient(AcceptanceRule):
@@ -138,7 +143,7 @@ class Lenient(AcceptanceRule):
         counts = [leading(rng.coin(b, min(2 * ratio, 1.0)) for ratio in row) for b, row in enumerate(ratios)]
         row = torch.arange(len(counts))
         law = residual(p[row, counts], chain_law(draft, p)[row, counts])
-        return chain_verdict(draft, [len(row) for row in ratios], counts, rng.pick(law, [True] * len(law)))
+        return chain_verdict([len(row) for row in ratios], counts, rng.pick(law, [True] * len(law)))
 
 
 class _Tree:
@@ -172,8 +177,7 @@ def _frontier(trees: list[_Tree], depth: int, max_nodes: int) -> Frontier:
     active = [
         [more and f < len(tree.leaves()) for f in range(widest)] for tree, more in zip(trees, deep_enough, strict=True)
     ]
-    shape = (len(trees), widest)
-    return Frontier(torch.full(shape, depth), torch.ones(shape), None, None, torch.tensor(active))
+    return Frontier([[depth] * widest] * len(trees), [[1.0] * widest] * len(trees), active)
 
 
 def _draft(trees: list[_Tree], drawn: Drawn) -> Draft:

@@ -97,9 +97,9 @@ class Step:
         verdict = self.rule.accept(draft, p, EveryOutcome(lambda b: scripts[b]))
         check_verdict(draft, verdict)
         return [
-            ((*(draft.tokens[b, node].item() for node in path[:count]), token), count)
+            ((*(draft.tokens[b, node].item() for node in path), token), count)
             for b, (path, count, token) in enumerate(
-                zip(verdict.path.tolist(), verdict.counts.tolist(), verdict.next_token.tolist(), strict=True)
+                zip(verdict.path, verdict.counts, verdict.next_token.tolist(), strict=True)
             )
         ]
 
@@ -156,11 +156,12 @@ class _Node:
 def check_verdict(draft: Draft, verdict: Verdict) -> None:
     """What every verdict promises, whatever it decides (see `Verdict`)."""
     sizes, parents = draft.sizes.tolist(), draft.parents.tolist()
-    for b, count in enumerate(verdict.counts.tolist()):
-        path = [0, *verdict.path[b, :count].tolist()]
+    for b, (accepted, tested, recovered) in enumerate(
+        zip(verdict.path, verdict.tested, verdict.recovered, strict=True)
+    ):
+        path = [0, *accepted]
         assert all(parents[b][child] == node for node, child in pairwise(path)), "not a path"
         assert all(0 < node < sizes[b] for node in path[1:]), "a node that was not drafted"
-        assert bool((verdict.path[b, count:] == -1).all()), "padding"
-        assert count <= verdict.tested[b] <= sizes[b] - 1, "accepted <= tested <= drafted"
+        assert len(accepted) <= tested <= sizes[b] - 1, "accepted <= tested <= drafted"
         has_children = path[-1] in parents[b][1 : sizes[b]]
-        assert bool(verdict.recovered[b]) == has_children, "recovered exactly when something drafted was rejected"
+        assert recovered == has_children, "recovered exactly when something drafted was rejected"

@@ -136,9 +136,7 @@ def tree_batch(model: LanguageModel) -> tuple[Batch, Draft, Verdict]:
     sizes = torch.tensor([len(tokens) for tokens, _, _ in TREES])
     draft = Draft(tokens, parents, sizes, None, Drawn.POINT, None, torch.zeros(3, dtype=torch.int64))
     paths = [path_to(leaf, parents) for _, parents, leaf in TREES]
-    counts = torch.tensor([len(path) for path in paths])
-    path = torch.tensor([path + [-1] * (widest - 1 - len(path)) for path in paths])
-    verdict = Verdict(path, counts, counts, torch.tensor([1, 1, 1]), torch.ones(3, dtype=torch.bool))
+    verdict = Verdict(paths, list(map(len, paths)), [True] * 3, torch.tensor([1, 1, 1]))
     rows = [
         Row(i, Request(tuple(prompt)), TextPieces(lambda ids: ""), 48, [*prompt, int(tokens[i, 0])])
         for i, prompt in enumerate(PROMPTS)

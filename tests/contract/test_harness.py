@@ -68,9 +68,10 @@ class PerLeaf(AcceptanceRule):
         leaf = torch.where(first, 0, 1)
         chosen = matches.gather(1, leaf[:, None]).squeeze(1)
         end = rng.pick(p[torch.arange(len(p)), leaf + 1], chosen.tolist())
-        path = torch.where(chosen, leaf + 1, -1)[:, None]
         token = torch.where(chosen, end, samples.gather(1, leaf[:, None]).squeeze(1))
-        return Verdict(torch.cat([path, torch.full_like(path, -1)], 1), chosen.long(), chosen.long(), token, ~chosen)
+        kept = chosen.tolist()
+        path = [[node + 1] if one else [] for node, one in zip(leaf.tolist(), kept, strict=True)]
+        return Verdict(path, [int(one) for one in kept], [not one for one in kept], token)
 
 
 def test_a_sample_per_leaf_has_the_known_bias() -> None:

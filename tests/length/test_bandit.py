@@ -7,7 +7,6 @@ import random
 from dataclasses import replace
 
 import pytest
-import torch
 
 from foretoken.costs import GivenCosts
 from foretoken.errors import ConfigError
@@ -28,8 +27,8 @@ def lengths(policy: Bandit, batch: Batch) -> list[int]:
     """Candidates of each row in this step."""
     found = [0] * len(batch.rows)
     for depth in range(20):
-        more = policy.grow(by_hand.frontier([depth] * len(found)), batch)[:, 0].tolist()
-        found = [depth + 1 if grows else length for grows, length in zip(more, found, strict=True)]
+        more = policy.grow(by_hand.frontier([depth] * len(found)), batch)
+        found = [depth + 1 if grows else length for (grows,), length in zip(more, found, strict=True)]
     return found
 
 
@@ -177,8 +176,8 @@ def test_a_length_is_chosen_once_per_step() -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_row_that_may_not_draft_neither_spends_chance_nor_learns(algorithm: str) -> None:
     policy, batch = Bandit(config(algorithm=algorithm)), by_hand.batch(1)
-    closed = replace(by_hand.frontier([0]), active=torch.tensor([[False]]))
-    assert policy.grow(closed, batch).tolist() == [[False]]
+    closed = replace(by_hand.frontier([0]), active=[[False]])
+    assert policy.grow(closed, batch) == [[False]]
     policy.observe(batch, *by_hand.finished([0], [0]))
     batch.rows[0].tokens.append(0)
     fresh = by_hand.batch(1)

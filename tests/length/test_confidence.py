@@ -24,7 +24,7 @@ Samples = list[tuple[float, bool]]
 
 
 def grows(policy: Confidence, depths: list[int], probs: list[float]) -> list[bool]:
-    return policy.grow(frontier(depths, probs), batch(len(depths))).squeeze(1).tolist()
+    return [more for (more,) in policy.grow(frontier(depths, probs), batch(len(depths)))]
 
 
 def test_it_goes_on_at_the_threshold_and_stops_below() -> None:
@@ -153,7 +153,7 @@ def test_every_row_adapts_by_itself() -> None:
     thresholds = [row.memory[policy][0] for row in rows.rows]
     assert thresholds == [0.8, 0.4, 0.4]
     at = frontier([1, 1, 1], [0.6, 0.6, 0.6])
-    assert policy.grow(at, rows).squeeze(1).tolist() == [False, True, True]
+    assert policy.grow(at, rows) == [[False], [True], [True]]
 
 
 def test_without_adaptive_nothing_is_remembered() -> None:

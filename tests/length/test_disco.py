@@ -18,7 +18,7 @@ from foretoken.length.fixed import Fixed
 from foretoken.models.disco_classifier import DEPTH, ClassifierShape, DiscoClassifier
 from foretoken.models.predictor import TEMPERATURE
 from foretoken.request import Request, Sampling
-from foretoken.types import Batch, Draft, Frontier, Verdict
+from foretoken.types import Batch, Continuation, Draft, Frontier, Verdict
 from tests.contract.methods import Choice, Setup
 from tests.contract.table import TableModel, near, random_table
 from tests.length import by_hand
@@ -88,7 +88,7 @@ def test_an_oracle_discards_at_most_the_token_that_ends_a_round() -> None:
 
     def right(frontier: Frontier, batch: Batch) -> list[float]:
         text = list(batch.rows[0].tokens)
-        for _ in range(int(frontier.depth)):
+        for _ in range(frontier.depth[0][0]):
             mine, target = DRAFT(text), TARGET(text)
             text.append(mine.index(max(mine)))
         return [float(target.index(max(target)) == text[-1])]
@@ -104,7 +104,8 @@ def leaf(depth: int, temperature: float = 0.0) -> tuple[Frontier, Batch]:
     batch = by_hand.batch(1)
     batch.rows[0].request = Request((0,), Sampling(temperature=temperature))
     law = torch.tensor([[LAW]], dtype=torch.float64)
-    return Frontier(torch.tensor([[depth]]), law[..., 2], law.log() + 40, None, torch.tensor([[True]])), batch
+    drawn = Continuation(torch.tensor([[2]]), law[..., 2], law.log() + 40, None, None)
+    return Frontier([[depth]], [[LAW[2]]], [[True]], drawn), batch
 
 
 def test_features_by_hand() -> None:
@@ -112,7 +113,7 @@ def test_features_by_hand() -> None:
     frontier, _ = leaf(3)
     net = DiscoClassifier(ClassifierShape(top=6))
     assert frontier.logits is not None
-    seen = net.describe(frontier.logits, frontier.prob, frontier.depth, torch.tensor([[0.7]]))
+    seen = net.describe(frontier.logits, *map(torch.tensor, (frontier.prob, frontier.depth, [[0.7]])))
     expected = [*LAW, 0, 0, 0.125, 1.75 * math.log(2), math.log(3), 0.7]
     assert seen.tolist() == [[pytest.approx(expected, abs=1e-5)]]
     assert (expected[DEPTH], expected[TEMPERATURE]) == (math.log(3), 0.7)
@@ -134,14 +135,14 @@ def test_a_probability_equal_to_the_threshold_goes_on_and_depth_and_temperature_
         answers += net.judge(frontier, batch)
         for threshold, more in ((answers[-1], True), (answers[-1] + 1e-4, False)):
             policy = Disco(Disco.Config(threshold=threshold), net)
-            assert policy.grow(frontier, batch).tolist() == [[more]]
+            assert policy.grow(frontier, batch) == [[more]]
     assert len(set(answers)) == 3
 
 
 def test_the_root_is_not_judged_and_most_wins() -> None:
     no = Says(lambda frontier, batch: [0.0] * len(batch.rows))
-    assert Disco(None, no).grow(by_hand.frontier([0, 0]), by_hand.batch(2)).tolist() == [[True], [True]]
-    assert Disco(Disco.Config(most=0), no).grow(by_hand.frontier([0]), by_hand.batch(1)).tolist() == [[False]]
+    assert Disco(None, no).grow(by_hand.frontier([0, 0]), by_hand.batch(2)) == [[True], [True]]
+    assert Disco(Disco.Config(most=0), no).grow(by_hand.frontier([0]), by_hand.batch(1)) == [[False]]
 
 
 def test_a_classifier_is_required_and_options_are_checked() -> None:

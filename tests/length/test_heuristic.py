@@ -13,7 +13,7 @@ from tests.length.by_hand import batch, finished, frontier
 def length(policy: Heuristic, rows: Batch, row: int = 0) -> int:
     """The candidate length of a row's next step: the first depth that does not grow."""
     depth = 0
-    while policy.grow(frontier([depth] * len(rows.rows)), rows)[row]:
+    while policy.grow(frontier([depth] * len(rows.rows)), rows)[row][0]:
         depth += 1
     return depth
 

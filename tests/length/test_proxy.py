@@ -10,8 +10,8 @@ import torch
 
 from foretoken.errors import ConfigError
 from foretoken.length.proxy import Proxy
-from foretoken.length.signals import SIGNALS, entropy
-from foretoken.types import Frontier
+from foretoken.length.signals import PROB, SIGNALS, entropy
+from foretoken.types import Continuation, Frontier
 from tests.length import by_hand
 
 LAW = [0.5, 0.25, 0.125, 0.125]  # entropy 1.75 ln 2
@@ -20,19 +20,26 @@ LAW = [0.5, 0.25, 0.125, 0.125]  # entropy 1.75 ln 2
 def drawn(depth: int, laws: Sequence[Sequence[float]], tokens: Sequence[int], shift: float = 0.0) -> Frontier:
     """A leaf per row, its token drawn from a law; logits may be off by a constant."""
     law = torch.tensor(laws, dtype=torch.float64)
-    prob = law.gather(1, torch.tensor(tokens)[:, None])
-    depths = torch.full((len(laws), 1), depth)
-    return Frontier(depths, prob, (law.log() + shift)[:, None], None, depths > -1)
+    ids = torch.tensor(tokens)[:, None]
+    prob = law.gather(1, ids)
+    drawn = Continuation(ids, prob, (law.log() + shift)[:, None], None, None)
+    return Frontier([[depth]] * len(laws), prob.tolist(), [[True]] * len(laws), drawn)
+
+
+def certainty(leaf: Frontier, signal: str) -> float:
+    """What a signal says of the first row's leaf."""
+    return Proxy(Proxy.Config(signal=signal))._certainties(leaf)[0]
 
 
 def drafted(policy: Proxy, probs: Sequence[Sequence[float]]) -> list[int]:
     """Candidates of each row in one step, given the draft probability of each that could be drawn."""
     batch, lengths = by_hand.batch(len(probs)), [0] * len(probs)
-    growing = policy.grow(by_hand.frontier([0] * len(probs)), batch)[:, 0]
+    growing = policy.grow(by_hand.frontier([0] * len(probs)), batch)
     for depth, prob in enumerate(zip(*probs, strict=True), 1):
-        lengths = [length + bool(more) for length, more in zip(lengths, growing, strict=True)]
+        lengths = [length + more for length, (more,) in zip(lengths, growing, strict=True)]
         seen = drawn(depth, [[p, 1 - p] for p in prob], [0] * len(prob))
-        growing = growing & policy.grow(seen, batch)[:, 0]
+        wanted = zip(growing, policy.grow(seen, batch), strict=True)
+        growing = [[before and more] for (before,), (more,) in wanted]
     return lengths
 
 
@@ -40,20 +47,20 @@ def drafted(policy: Proxy, probs: Sequence[Sequence[float]]) -> list[int]:
 def test_signals_by_hand(shift: float) -> None:
     leaf = drawn(1, [LAW], [2], shift)
     expected = {"prob": 0.125, "top1": 0.5, "margin": 0.25, "entropy": 1 - math.sqrt(0.2 * 1.75 * math.log(2))}
-    assert expected.keys() == SIGNALS.keys()
-    for name, signal in SIGNALS.items():
-        assert signal(leaf).tolist() == [[pytest.approx(expected[name])]], name
+    assert expected.keys() == {PROB, *SIGNALS}
+    for name in expected:
+        assert certainty(leaf, name) == pytest.approx(expected[name]), name
 
 
 def test_what_cannot_be_drawn_and_a_flat_law_give_numbers() -> None:
     certain = drawn(1, [[1.0, 0.0, 0.0, 0.0]], [0])
-    assert [float(signal(certain)) for signal in SIGNALS.values()] == pytest.approx([1.0] * 4)
-    assert float(entropy(drawn(1, [[0.25] * 4], [0]), gamma=9.0)) == 0
+    assert [certainty(certain, name) for name in (PROB, *SIGNALS)] == pytest.approx([1.0] * 4)
+    assert float(entropy(torch.zeros(4), gamma=9.0)) == 0
 
 
 def test_at_the_root_nothing_is_in_doubt() -> None:
-    for signal in SIGNALS.values():
-        assert signal(by_hand.frontier([0, 0])).tolist() == [[1.0], [1.0]]
+    for name in (PROB, *SIGNALS):
+        assert certainty(by_hand.frontier([0, 0]), name) == 1.0
 
 
 def test_it_stops_after_the_token_that_makes_a_rejection_too_likely() -> None:
@@ -71,12 +78,12 @@ def test_rows_have_products_of_their_own_and_steps_start_again() -> None:
 
 def test_the_signal_decides() -> None:
     leaf = drawn(1, [LAW], [3])
-    for name, signal in SIGNALS.items():
-        risk = 1 - float(signal(leaf))
+    for name in (PROB, *SIGNALS):
+        risk = 1 - certainty(leaf, name)
         for threshold, more in ((risk + 1e-6, True), (risk - 1e-6, False)):
             policy, batch = Proxy(Proxy.Config(threshold=threshold, signal=name)), by_hand.batch(1)
             policy.grow(by_hand.frontier([0]), batch)
-            assert policy.grow(leaf, batch).tolist() == [[more]], name
+            assert policy.grow(leaf, batch) == [[more]], name
 
 
 def test_most_wins() -> None:

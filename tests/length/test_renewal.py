@@ -142,7 +142,7 @@ def test_a_batch_of_resting_rows_is_not_drafted_for() -> None:
     assert not policy.rests(rows)
     assert policy._pace(rows.rows[1]).rest == rest - 1  # however many others draft
     assert [policy.resting(row) for row in rows.rows] == [False, True]
-    assert policy.grow(frontier([0, 0]), rows)[:, 0].tolist() == [True, False]
+    assert policy.grow(frontier([0, 0]), rows) == [[True], [False]]
 
 
 def test_the_decision_is_expected_gain_against_cost() -> None:
@@ -192,14 +192,13 @@ def test_a_forward_for_one_row_of_four_costs_that_row_four_times_as_much() -> No
     rows = batch(4)
     rows.costs = GivenCosts(0.2)
     all_active = frontier([0] * 4)
-    assert Renewal().grow(all_active, rows).all()
+    assert Renewal().grow(all_active, rows) == [[True]] * 4
     policy = Renewal()
     policy.grow(frontier([0] * 4), rows)
-    assert policy.grow(frontier([1] * 4, [0.9] * 4), rows).all()
+    assert policy.grow(frontier([1] * 4, [0.9] * 4), rows) == [[True]] * 4
     policy.grow(frontier([0] * 4), rows)
-    alone = frontier([1] * 4, [0.9] * 4)
-    alone.active[1:] = False
-    assert not policy.grow(alone, rows).any()
+    alone = replace(frontier([1] * 4, [0.9] * 4), active=[[True], [False], [False], [False]])
+    assert policy.grow(alone, rows) == [[False]] * 4
 
 
 def test_rows_learn_apart() -> None:
@@ -209,7 +208,7 @@ def test_rows_learn_apart() -> None:
     for _ in range(4):
         policy.observe(rows, *finished([3, 3], [3, 0], torch.full((2, 4), 0.5)))
     assert not policy.rests(rows)  # not all of them
-    assert policy.grow(frontier([0, 0]), rows)[:, 0].tolist() == [True, False]
+    assert policy.grow(frontier([0, 0]), rows) == [[True], [False]]
 
 
 def test_given_costs_do_not_ask_the_clock() -> None:
@@ -219,7 +218,7 @@ def test_given_costs_do_not_ask_the_clock() -> None:
     rows = batch(1)
     rows.costs = GivenCosts(99.0)  # not looked at
     fixed.grow(frontier([0]), rows)
-    assert fixed.grow(frontier([1], [0.9]), rows).all()
+    assert fixed.grow(frontier([1], [0.9]), rows) == [[True]]
 
 
 def test_options_are_checked() -> None:

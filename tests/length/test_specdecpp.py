@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from foretoken.errors import ConfigError
+from foretoken.length.base import single
 from foretoken.length.specdecpp import SpecDecPP
 from foretoken.models.acceptance_head import AcceptanceHead, HeadShape
 from foretoken.request import Request, Sampling
-from foretoken.types import Frontier
+from foretoken.types import Continuation, Frontier
 
 
 class Script(AcceptanceHead):
@@ -45,9 +46,9 @@ class OneRow:
 def frontier(depth: int, prob: list[float]) -> Frontier:
     """Leaves of some rows at one depth. The state behind the leaf at depth t read the token at depth t - 1."""
     rows = len(prob)
-    state = torch.full((rows, 1, 1), float(depth - 1)) if depth else None
-    probs = torch.tensor(prob)[:, None]
-    return Frontier(torch.full((rows, 1), depth), probs, state, state, torch.ones(rows, 1, dtype=torch.bool))
+    state = torch.full((rows, 1, 1), float(depth - 1))
+    drawn = Continuation(torch.zeros(rows, 1).long(), torch.tensor(prob)[:, None], state, state, None)
+    return Frontier([[depth]] * rows, single(prob), [[True]] * rows, drawn if depth else None)
 
 
 def candidates(
@@ -56,7 +57,7 @@ def candidates(
     """Drafted tokens of one step."""
     batch = batch or OneRow()
     for depth in range(most):
-        if not policy.grow(frontier(depth, [probs[depth]]), batch):  # type: ignore[arg-type]
+        if policy.grow(frontier(depth, [probs[depth]]), batch) == [[False]]:  # type: ignore[arg-type]
             return depth
     return most
 
