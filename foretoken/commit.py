@@ -12,7 +12,6 @@ def commit(batch: Batch, draft: Draft, verdict: Verdict) -> list[Committed]:
         One entry per row, in batch order.
     """
     tokens, following = draft.tokens.tolist(), verdict.next_token.tolist()
-    sizes, forwards = draft.sizes.tolist(), draft.num_forwards.tolist()
     committed = []
     for b, row in enumerate(batch.rows):
         path = verdict.path[b]
@@ -27,8 +26,8 @@ def commit(batch: Batch, draft: Draft, verdict: Verdict) -> list[Committed]:
         committed.append(Committed(row, gained.tokens[:kept], gained.origins[:kept], gained.nodes[:kept]))
         row.counts.num_tokens += kept
         row.counts.num_target_forwards += 1
-        row.counts.num_draft_forwards += forwards[b]
-        row.counts.num_drafted += sizes[b] - 1
+        row.counts.num_draft_forwards += draft.num_forwards[b]
+        row.counts.num_drafted += draft.sizes[b] - 1
         row.counts.num_tested += verdict.tested[b]
         row.counts.num_accepted += min(kept, len(path))
         row.counts.num_cut += kept <= len(path)

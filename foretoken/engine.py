@@ -126,7 +126,7 @@ class Engine:
 
     def _time(self, draft: Draft, draft_s: float, verify_s: float) -> None:
         """Tell the costs what this step took; its last statements read results, so no device is still at work."""
-        forwards = int(draft.num_forwards.max())
+        forwards = max(draft.num_forwards)
         self.batch.costs.observe(len(self.batch.rows), forwards, draft_s, draft.num_read, verify_s)
 
     def _row(self, request: Request) -> Row:

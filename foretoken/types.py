@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from foretoken.host import to_host
+from foretoken.host import to_device, to_host
 from foretoken.request import Request
 
 if TYPE_CHECKING:
@@ -137,13 +137,13 @@ class Draft:
     Attributes:
         tokens: [B, N] int64. Token at each node; 0 in padding.
         parents: [B, N] int64. Parent of each node; 0 for the root and in padding.
-        sizes: [B] int64. Nodes in use per row, root included.
+        sizes: per row. Nodes in use, root included.
         q: [B, N, V] float or None. What the drafter says follows node i, zero where nothing was drawn; None when
             `drawn` is POINT.
         drawn: how children were chosen.
         prob: [B, N] float or None. The drafter's own probability of each token before any sampling parameter (1 at the
             root), which tells how sure it was even where `q` is a point mass; None for drafters without one.
-        num_forwards: [B] int64. Draft forwards spent per row.
+        num_forwards: per row. Draft forwards spent.
         along: what the target reads beside the nodes, or None.
         chain: whether it is known that in every row each node in use has the one before it as its parent.
         points: rows whose tokens are point masses, though others' are not and all have a `q`; None where there is none.
@@ -151,11 +151,11 @@ class Draft:
 
     tokens: Tensor
     parents: Tensor
-    sizes: Tensor
+    sizes: Sequence[int]
     q: Tensor | None
     drawn: Drawn
     prob: Tensor | None
-    num_forwards: Tensor
+    num_forwards: Sequence[int]
     along: Along | None = None
     chain: bool = False
     points: Sequence[bool] | None = None
@@ -168,7 +168,8 @@ class Draft:
     @property
     def nodes(self) -> Tensor:
         """[B, N] bool. True where a node is in use."""
-        return torch.arange(self.tokens.shape[1], device=self.tokens.device) < self.sizes[:, None]
+        there = self.tokens.device
+        return torch.arange(self.tokens.shape[1], device=there) < to_device(self.sizes, there)[:, None]
 
     def near(self, *more: Tensor) -> tuple[Draft, Sequence[Tensor]]:
         """All that is small, and more, on the CPU: brought there at once, since each look waits for the device."""
@@ -182,8 +183,8 @@ class Draft:
         """What rules look at, on the device of the laws."""
         if device.type == "cpu":
             return self
-        tokens, parents, sizes = (one.to(device, non_blocking=True) for one in (self.tokens, self.parents, self.sizes))
-        return replace(self, tokens=tokens, parents=parents, sizes=sizes)
+        tokens, parents = (one.to(device, non_blocking=True) for one in (self.tokens, self.parents))
+        return replace(self, tokens=tokens, parents=parents)
 
     @classmethod
     def root_only(cls, roots: Tensor, drawn: Drawn = Drawn.POINT) -> Draft:
@@ -192,15 +193,16 @@ class Draft:
         Args:
             roots: [B] int64. Last committed token of each row.
         """
-        parents, sizes, none = _alone(len(roots), roots.device)
-        return cls(roots[:, None], parents, sizes, None, drawn, None, none, chain=True)
+        rows = len(roots)
+        sizes, none = [1] * rows, [0] * rows
+        return cls(roots[:, None], chained(*sizes), sizes, None, drawn, None, none, chain=True)
 
 
-@lru_cache(64)
-def _alone(rows: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Parents, sizes and forwards of a draft of roots; nobody may write to them."""
-    none = torch.zeros(rows, dtype=torch.int64, device=device)
-    return none[:, None], none + 1, none
+@lru_cache(256)
+def chained(*sizes: int) -> Tensor:
+    """[B, N] int64, on the CPU. Parents of chains of so many nodes, roots included; nobody may write to it."""
+    nodes = range(max(sizes))
+    return torch.tensor([[max(i - 1, 0) if i < size else 0 for i in nodes] for size in sizes])
 
 
 @dataclass(frozen=True, slots=True)

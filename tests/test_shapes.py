@@ -203,11 +203,11 @@ def test_right_lines_pass(argument: str, result: str) -> None:
 
 def test_mistakes_in_instances_are_caught() -> None:
     ids = torch.zeros(2, 3, dtype=torch.int64)
-    sizes = torch.ones(2, dtype=torch.int64)
+    sizes = [1, 1]
     good = Draft(ids, ids, sizes, None, Drawn.POINT, None, sizes)
     check_instance(good, {})
     for bad in (
-        Draft(ids, ids, sizes.float(), None, Drawn.POINT, None, sizes),
+        Draft(ids.float(), ids, sizes, None, Drawn.POINT, None, sizes),
         Draft(ids, ids[:, :2], sizes, None, Drawn.POINT, None, sizes),
         Draft(ids, ids, sizes, torch.zeros(2, 4, 5), Drawn.IID, None, sizes),
         Draft(ids, ids, sizes, None, Drawn.POINT, torch.zeros(2, 3).bool(), sizes),

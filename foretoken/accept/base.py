@@ -72,7 +72,7 @@ class AcceptanceRule(ABC):
             check_usable([one for row in mass for one in row])
             return chain_verdict([0] * len(said), [0] * len(said), said[:, 0])
         # A handful of numbers per row: as lists they take less time than one operation on a tensor each.
-        rows = list(zip(draft.tokens.tolist(), said.tolist(), draft.sizes.tolist(), strict=True))
+        rows = list(zip(draft.tokens.tolist(), said.tolist(), draft.sizes, strict=True))
         counts = [leading(token == own[i] for i, token in enumerate(tokens[1:size])) for tokens, own, size in rows]
         check_usable([one for row, count in zip(mass, counts, strict=True) for one in row[: count + 1]])
         following = torch.tensor([own[count] for count, (_, own, _) in zip(counts, rows, strict=True)])
@@ -110,7 +110,8 @@ def chain_law_at(draft: Draft, p: Tensor, nodes: list[int]) -> Tensor:
     if draft.q is not None:
         return after(draft.q, nodes).to(p)
     following = after(draft.tokens[..., None], [min(node + 1, draft.tokens.shape[1] - 1) for node in nodes])
-    there = (to_device(nodes, p.device) < draft.sizes - 1)[:, None].to(p)
+    inside = [[node < size - 1] for node, size in zip(nodes, draft.sizes, strict=True)]
+    there = to_device(inside, p.device).to(p)
     return torch.zeros_like(p[:, 0]).scatter_(-1, following, there)
 
 
@@ -126,14 +127,14 @@ def chain_ratios(draft: Draft, p: Tensor) -> list[list[float]]:
     """
     tokens = draft.tokens[:, 1:, None]
     laws = [p] if draft.q is None else [p, draft.q]
-    here = to_host(draft.sizes, *(law[:, :-1].gather(-1, tokens)[..., 0] for law in laws))
-    sizes, mine, *drawn = (each.tolist() for each in here)
+    here = to_host(*(law[:, :-1].gather(-1, tokens)[..., 0] for law in laws))
+    mine, *drawn = (each.tolist() for each in here)
     if not drawn:
-        return [row[: size - 1] for row, size in zip(mine, sizes, strict=True)]
+        return [row[: size - 1] for row, size in zip(mine, draft.sizes, strict=True)]
     # q is never 0 for a token that was drawn.
     return [
         [one / other if other else 0.0 for one, other in zip(row[: size - 1], law, strict=False)]
-        for row, law, size in zip(mine, *drawn, sizes, strict=True)
+        for row, law, size in zip(mine, *drawn, draft.sizes, strict=True)
     ]
 
 

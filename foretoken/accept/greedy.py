@@ -27,8 +27,8 @@ class Greedy(AcceptanceRule):
     greedy_only: ClassVar[bool] = True
 
     def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
-        here = to_host(draft.tokens, draft.parents, draft.sizes, *largest(p)[::-1])
-        trees = zip(*(each.tolist() for each in here), strict=True)
+        here = to_host(draft.tokens, draft.parents, *largest(p)[::-1])
+        trees = zip(draft.sizes, *(each.tolist() for each in here), strict=True)
         walks = [_walk(*tree) for tree in trees]
         check_usable([walk[-1] for walk in walks])
         path, tested, recovered, following, _ = zip(*walks, strict=True)
@@ -36,14 +36,14 @@ class Greedy(AcceptanceRule):
 
 
 def _walk(
-    tokens: list[int], parents: list[int], size: int, best: list[int], most: list[float]
+    size: int, tokens: list[int], parents: list[int], best: list[int], most: list[float]
 ) -> tuple[list[int], int, bool, int, float]:
     """One row's path, the nodes looked at, whether the last ones were refused, the token after it and its probability.
 
     Args:
+        size: nodes in use.
         tokens: of the tree.
         parents: of the tree.
-        size: nodes in use.
         best: the target's most likely token after each node.
         most: its probability.
     """

@@ -64,5 +64,5 @@ def _chains(draft: Draft, points: Sequence[bool]) -> list[list[int] | None]:
     """What was drafted after the roots of those rows; where nothing was, no device is waited for."""
     if draft.tokens.shape[1] == 1:
         return [[] if point else None for point in points]
-    tokens, sizes = (each.tolist() for each in to_host(draft.tokens, draft.sizes))
-    return [row[1:size] if point else None for row, size, point in zip(tokens, sizes, points, strict=True)]
+    tokens = to_host(draft.tokens)[0].tolist()
+    return [row[1:size] if point else None for row, size, point in zip(tokens, draft.sizes, points, strict=True)]

@@ -11,7 +11,7 @@ from foretoken.length.base import LengthPolicy
 from foretoken.models.cache import TensorCache
 from foretoken.rng import SeededRng
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Batch, Continuation, Draft, Drawn, Frontier, Row
+from foretoken.types import Batch, Continuation, Draft, Drawn, Frontier, Row, chained
 
 Steps = list[tuple[int, int, int]]  # drafted and accepted tokens of each step, and draft forwards
 
@@ -100,5 +100,5 @@ def _as_draft(probs: list[torch.Tensor], drawn: int, device: torch.device) -> Dr
     """The step's draft, as far as policies look at it."""
     nodes = torch.arange(len(probs) + 1, device=device)[None]
     prob = torch.stack([torch.ones((), device=device), *probs])[None] if probs else None
-    sizes, forwards = torch.tensor([[len(probs) + 1], [drawn]], device=device)
-    return Draft(torch.zeros_like(nodes), (nodes - 1).clamp_min(0), sizes, None, Drawn.IID, prob, forwards)
+    size = len(probs) + 1
+    return Draft(torch.zeros_like(nodes), chained(size), [size], None, Drawn.IID, prob, [drawn])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foretoken.length.base import LengthPolicy, single
 from foretoken.shape.base import TreeShape
-from foretoken.types import Batch, Draft, Drawn, Frontier
+from foretoken.types import Batch, Draft, Drawn, Frontier, chained
 
 if TYPE_CHECKING:
     from foretoken.draft.base import ChainDrafter
@@ -74,16 +74,16 @@ def _chain(
         forwards: as in `Draft`.
     """
     there, nodes = tokens[0].device, max(depths) + 1
-    sizes, node = torch.tensor(depths) + 1, torch.arange(nodes)
-    used, alike = node < sizes[:, None], min(depths) == nodes - 1
+    sizes, alike = [depth + 1 for depth in depths], min(depths) == nodes - 1
     drawn = torch.cat([roots.to(there, non_blocking=True)[:, None], *tokens], 1)[:, :nodes]
     prob = torch.nn.functional.pad(torch.cat(probs, 1), (1, 0), value=1.0)[:, :nodes]
     law = None
     if laws:
         law = torch.nn.functional.pad(torch.cat(laws, 1)[:, : nodes - 1], (0, 0, 0, 1))
     if not alike:
-        drawn = drawn * used.to(there, non_blocking=True)
+        node, deep = torch.arange(nodes), torch.tensor(depths)[:, None]
+        drawn = drawn * (node <= deep).to(there, non_blocking=True)
         if law is not None:
-            law = law * (node < sizes[:, None] - 1)[..., None].to(there, non_blocking=True)
+            law = law * (node < deep)[..., None].to(there, non_blocking=True)
     drawn_as = Drawn.POINT if law is None else Drawn.IID
-    return Draft(drawn, (node - 1).clamp_min(0) * used, sizes, law, drawn_as, prob, torch.tensor(forwards), chain=True)
+    return Draft(drawn, chained(*sizes), sizes, law, drawn_as, prob, forwards, chain=True)

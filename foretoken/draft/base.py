@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +17,7 @@ from foretoken.models.base import Look
 from foretoken.rng import check_usable
 from foretoken.sampling import PathOf, distribution
 from foretoken.shape.base import TreeShape
-from foretoken.types import Batch, Continuation, Draft, Drawn, Frontier, Row, Scores, Verdict
+from foretoken.types import Batch, Continuation, Draft, Drawn, Frontier, Row, Scores, Verdict, chained
 
 AT_ONCE = 3  # tokens drawn together on a device that is dear to wait for, wanted or not
 
@@ -207,10 +207,17 @@ class ChainDrafter(Drafter):
         if not depth:
             return Draft.root_only(tokens[0], Drawn.IID)
         stacked = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
-        return replace(chain(batch, paths, stacked, torch.tensor(probs), forwards), points=points)
+        return chain(batch, paths, stacked, torch.tensor(probs), forwards, points)
 
 
-def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, forwards: list[int]) -> Draft:
+def chain(
+    batch: Batch,
+    paths: list[list[int]],
+    q: Tensor | None,
+    prob: Tensor,
+    forwards: list[int],
+    points: list[bool] | None = None,
+) -> Draft:
     """A chain per row.
 
     Args:
@@ -219,12 +226,11 @@ def chain(batch: Batch, paths: list[list[int]], q: Tensor | None, prob: Tensor, 
         q: [B, N, V] float or None. None where every token is a point mass.
         prob: [B, N] float. As in `Draft`.
         forwards: as in `Draft`.
+        points: as in `Draft`.
     """
     nodes = max(map(len, paths)) + 1
     tokens = [
         [row.tokens[-1], *path, *[0] * (nodes - 1 - len(path))] for row, path in zip(batch.rows, paths, strict=True)
     ]
-    parents = [[max(i - 1, 0) if i <= len(path) else 0 for i in range(nodes)] for path in paths]
-    sizes = [len(path) + 1 for path in paths]
-    held, drawn = torch.tensor, Drawn.POINT if q is None else Drawn.IID
-    return Draft(held(tokens), held(parents), held(sizes), q, drawn, prob, held(forwards), chain=True)
+    sizes, drawn = [len(path) + 1 for path in paths], Drawn.POINT if q is None else Drawn.IID
+    return Draft(torch.tensor(tokens), chained(*sizes), sizes, q, drawn, prob, forwards, points=points, chain=True)

@@ -145,5 +145,5 @@ class ModelDrafter(ChainDrafter):
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
         # The last drafted token is not kept, and mostly was not read, so a full acceptance leaves two to catch up with.
         if self._cache.pending:
-            drafted = zip(verdict.counts, draft.sizes.tolist(), strict=True)
+            drafted = zip(verdict.counts, draft.sizes, strict=True)
             self._cache.commit([range(min(count, max(size - 2, 0)) + self._rooted) for count, size in drafted])

@@ -83,7 +83,7 @@ class Relay(Drafter):
         if (drawn := self._drawn) is None:
             return
         self._then.observe(batch, drawn, verdict, scores)
-        for row, size, accepted in zip(batch.rows, drawn.sizes.tolist(), verdict.counts, strict=True):
+        for row, size, accepted in zip(batch.rows, drawn.sizes, verdict.counts, strict=True):
             if size > 1:
                 row.memory[self] = FADE * self._usual(row) + (1 - FADE) * accepted
 
@@ -126,7 +126,7 @@ def joined(known: Draft, drawn: Draft, looked_up: Sequence[bool]) -> Draft:
         looked_up: rows of the first.
     """
     nodes = max(known.tokens.shape[1], drawn.tokens.shape[1])
-    mine = (known.sizes > 1)[:, None]
+    mine = torch.tensor([[size > 1] for size in known.sizes])
     tokens, parents, prob = (
         torch.where(mine.to(theirs.device), padded(ours, nodes).to(theirs.device), padded(theirs, nodes))
         for ours, theirs in ((getattr(known, name), getattr(drawn, name)) for name in ("tokens", "parents", "prob"))
@@ -138,7 +138,7 @@ def joined(known: Draft, drawn: Draft, looked_up: Sequence[bool]) -> Draft:
         point = torch.zeros_like(q)
         point[:, : held.tokens.shape[1] - 1].scatter_(2, held.tokens[:, 1:, None], held.nodes[:, 1:, None].to(q))
         q = torch.where(mine[..., None], point, q)
-    sizes = torch.maximum(known.sizes, drawn.sizes)
+    sizes = list(map(max, known.sizes, drawn.sizes))
     points = [one or other for one, other in zip(looked_up, drawn.points or looked_up, strict=True)]
     return Draft(tokens, parents, sizes, q, drawn.drawn, prob, drawn.num_forwards, chain=True, points=points)
 

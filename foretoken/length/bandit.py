@@ -96,7 +96,7 @@ class Bandit(LengthPolicy):
             one.chosen, one.chosen_at, one.playing = length, len(row.tokens), may
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
-        for row, size, accepted in zip(batch.rows, draft.sizes.tolist(), verdict.counts, strict=True):
+        for row, size, accepted in zip(batch.rows, draft.sizes, verdict.counts, strict=True):
             arms = self._arms(row)
             if arms.playing:
                 arms.learn(size - 1, accepted)

@@ -49,7 +49,7 @@ class Heuristic(LengthPolicy):
         return [row.memory.get(self, self.config.start) for row in batch.rows]
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
-        for row, size, accepted in zip(batch.rows, draft.sizes.tolist(), verdict.counts, strict=True):
+        for row, size, accepted in zip(batch.rows, draft.sizes, verdict.counts, strict=True):
             if size > 1:
                 length = row.memory.get(self, self.config.start)
                 length = length + 2 if accepted == size - 1 else length - 1

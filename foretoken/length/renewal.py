@@ -132,14 +132,14 @@ class Renewal(LengthPolicy):
         ]
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
-        sizes = draft.sizes.tolist()
+        sizes = draft.sizes
         for row, size in zip(batch.rows, sizes, strict=True):
             pace = row.memory.get((self, True))
             if size == 1 and pace is not None and (row.request.repeats or len(sizes) == 1) and not self._apart:
                 pace.waits(self._prices(row, batch, 1))
         if draft.prob is None:
             return
-        drafted = draft.prob.tolist(), draft.num_forwards.tolist(), verdict.counts
+        drafted = draft.prob.tolist(), draft.num_forwards, verdict.counts
         for row, size, probs, forwards, accepted in zip(batch.rows, sizes, *drafted, strict=True):
             if size > 1:
                 # What it chose may have been left for a draft, and there are drafts without forwards.

@@ -13,25 +13,25 @@ from foretoken.accept.block import Block
 from foretoken.accept.greedy import Greedy
 from foretoken.accept.rejection import Rejection
 from foretoken.errors import GenerationError
-from foretoken.types import Draft, Drawn, Verdict
+from foretoken.types import Draft, Drawn, Verdict, chained
 from tests.contract.outcomes import EveryOutcome, Script
 from tests.contract.rule_law import check_verdict
 
 V = 5
 # Four rows: all kept, second token wrong, first token wrong, nothing drafted.
 TOKENS = torch.tensor([[0, 1, 2, 3], [0, 1, 4, 3], [0, 4, 2, 0], [0, 0, 0, 0]])
-SIZES = torch.tensor([4, 4, 3, 1])
+SIZES = [4, 4, 3, 1]
 WANTED = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]])  # what the target says after each node
 
 
-def chain(tokens: Tensor, sizes: Tensor, drawn: Drawn) -> Draft:
+def chain(tokens: Tensor, sizes: list[int], drawn: Drawn) -> Draft:
     """A chain per row; the drafter was sure of each token, unless nothing was drawn."""
     steps = torch.arange(tokens.shape[1])
-    used = steps < sizes[:, None]
+    used = steps < torch.tensor(sizes)[:, None]
     q = torch.zeros(*tokens.shape, V, dtype=torch.float64)
     q[:, :-1].scatter_(-1, tokens[:, 1:, None], used[:, 1:, None].double())
-    parents = (steps - 1).clamp_min(0) * used
-    return Draft(tokens, parents, sizes, None if drawn is Drawn.POINT else q, drawn, None, sizes - 1)
+    law, none = None if drawn is Drawn.POINT else q, [0] * len(sizes)
+    return Draft(tokens, chained(*sizes), sizes, law, drawn, None, none)
 
 
 def certain(tokens: Tensor) -> Tensor:
@@ -67,8 +67,8 @@ def test_where_only_the_likeliest_token_counts_no_distribution_is_needed(
     """`match` comes to what `accept` does, for every chain over three tokens."""
     rows = list(itertools.product(range(3), repeat=6))
     tokens, wanted = (torch.tensor([row[at : at + 3] for row in rows]) for at in (0, 3))
-    sizes = torch.arange(len(rows)) % 3 + 1
-    draft = chain(tokens * (torch.arange(3) < sizes[:, None]), sizes, drawn)
+    sizes = [at % 3 + 1 for at in range(len(rows))]
+    draft = chain(tokens * (torch.arange(3) < torch.tensor(sizes)[:, None]), sizes, drawn)
     expected = judge(rule(), draft, certain(wanted))
     found = rule().match(draft, wanted, torch.ones(wanted.shape).tolist())
     assert [list(path) for path in found.path] == [list(path) for path in expected.path]
@@ -101,7 +101,7 @@ def test_a_token_the_target_never_says_is_never_kept(rule: type[AcceptanceRule])
     """p and q have no token in common, and both are undecided: whatever the dice say, the draft goes."""
     p = torch.tensor([[[0, 0, 0.5, 0.5, 0], [0.2] * 5]], dtype=torch.float64)
     q = torch.tensor([[[0.5, 0.5, 0, 0, 0], [0] * 5]], dtype=torch.float64)
-    draft = Draft(torch.tensor([[0, 1]]), torch.zeros(1, 2).long(), torch.tensor([2]), q, Drawn.IID, None, SIZES[:1])
+    draft = Draft(torch.tensor([[0, 1]]), torch.zeros(1, 2).long(), [2], q, Drawn.IID, None, [0])
     script = Script()
     verdict = rule().accept(draft, p, EveryOutcome(lambda b: script))
     assert verdict.counts == [0]
@@ -142,9 +142,7 @@ TREE_TOKENS, TREE_PARENTS = [0, 2, 1, 3, 4, 1], [0, 0, 0, 1, 1, 3]
 def test_the_greedy_walk_down_a_tree(
     drawn: Drawn, wanted: list[int], path: list[int], token: int, recovered: bool, tested: int
 ) -> None:
-    draft = Draft(
-        torch.tensor([TREE_TOKENS]), torch.tensor([TREE_PARENTS]), torch.tensor([6]), None, drawn, None, SIZES[:1]
-    )
+    draft = Draft(torch.tensor([TREE_TOKENS]), torch.tensor([TREE_PARENTS]), [6], None, drawn, None, [0])
     verdict = judge(Greedy(), draft, certain(torch.tensor([wanted])))
     assert [list(one) for one in verdict.path] == [path]
     assert (verdict.next_token.tolist(), list(verdict.recovered)) == ([token], [recovered])
@@ -152,9 +150,7 @@ def test_the_greedy_walk_down_a_tree(
 
 
 def test_greedy_takes_the_first_of_two_children_with_the_same_token() -> None:
-    draft = Draft(
-        torch.tensor([[0, 2, 2]]), torch.zeros(1, 3).long(), torch.tensor([3]), None, Drawn.IID, None, SIZES[:1]
-    )
+    draft = Draft(torch.tensor([[0, 2, 2]]), torch.zeros(1, 3).long(), [3], None, Drawn.IID, None, [0])
     verdict = judge(Greedy(), draft, certain(torch.tensor([[2, 1, 3]])))
     assert [list(path) for path in verdict.path] == [[1]]
     assert verdict.next_token.tolist() == [1]

@@ -184,5 +184,4 @@ def _draft(trees: list[_Tree], drawn: Drawn) -> Draft:
     widest = max(len(tree.tokens) for tree in trees)
     tokens = torch.tensor([tree.tokens + [0] * (widest - len(tree.tokens)) for tree in trees])
     parents = torch.tensor([tree.parents + [0] * (widest - len(tree.tokens)) for tree in trees])
-    sizes = torch.tensor([len(tree.tokens) for tree in trees])
-    return Draft(tokens, parents, sizes, None, drawn, None, torch.zeros_like(sizes))
+    return Draft(tokens, parents, [len(tree.tokens) for tree in trees], None, drawn, None, [0] * len(trees))

@@ -127,10 +127,10 @@ class Step:
                 p[b, i] = torch.tensor(self._p(node.path), dtype=torch.float64)
                 if node.q is not None:
                     q[b, i] = torch.tensor(node.q, dtype=torch.float64)
-        sizes = torch.tensor([len(tree) for tree in trees])
+        sizes = [len(tree) for tree in trees]
         prob = torch.tensor([[n.prob for n in tree] + [0.0] * (widest - len(tree)) for tree in trees])
         known = None if self.drawn is Drawn.POINT else q
-        return Draft(tokens, parents, sizes, known, self.drawn, prob, torch.zeros_like(sizes)), p
+        return Draft(tokens, parents, sizes, known, self.drawn, prob, [0] * len(trees)), p
 
     def _p(self, path: Sequence[int]) -> Probs:
         p = softmax(self.target([*PROMPT, *path]))
@@ -155,7 +155,7 @@ class _Node:
 
 def check_verdict(draft: Draft, verdict: Verdict) -> None:
     """What every verdict promises, whatever it decides (see `Verdict`)."""
-    sizes, parents = draft.sizes.tolist(), draft.parents.tolist()
+    sizes, parents = draft.sizes, draft.parents.tolist()
     for b, (accepted, tested, recovered) in enumerate(
         zip(verdict.path, verdict.tested, verdict.recovered, strict=True)
     ):

@@ -133,8 +133,8 @@ def tree_batch(model: LanguageModel) -> tuple[Batch, Draft, Verdict]:
     widest = max(len(tokens) for tokens, _, _ in TREES)
     tokens = torch.tensor([tokens + [0] * (widest - len(tokens)) for tokens, _, _ in TREES])
     parents = torch.tensor([parents + [0] * (widest - len(parents)) for _, parents, _ in TREES])
-    sizes = torch.tensor([len(tokens) for tokens, _, _ in TREES])
-    draft = Draft(tokens, parents, sizes, None, Drawn.POINT, None, torch.zeros(3, dtype=torch.int64))
+    sizes = [len(tokens) for tokens, _, _ in TREES]
+    draft = Draft(tokens, parents, sizes, None, Drawn.POINT, None, [0] * 3)
     paths = [path_to(leaf, parents) for _, parents, leaf in TREES]
     verdict = Verdict(paths, list(map(len, paths)), [True] * 3, torch.tensor([1, 1, 1]))
     rows = [
@@ -191,11 +191,11 @@ def test_a_tree_after_a_tree(model: LanguageModel) -> None:
     again = Draft(
         torch.cat([roots[:, None], torch.tensor([[2, 0, 3], [0, 1, 1]])], 1),
         torch.tensor([[0, 0, 0, 2], [0, 0, 1, 1]]),
-        torch.tensor([4, 4]),
+        [4, 4],
         None,
         Drawn.POINT,
         None,
-        torch.zeros(2, dtype=torch.int64),
+        [0, 0],
     )
     scores = verify(model, again, batch)
     for b, row in enumerate(batch.rows):

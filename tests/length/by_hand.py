@@ -14,7 +14,7 @@ from foretoken.models.cache import TensorCache
 from foretoken.request import Request
 from foretoken.rng import SeededRng
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict
+from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Verdict, chained
 
 
 def batch(count: int) -> Batch:
@@ -31,9 +31,8 @@ def frontier(depths: Sequence[int], probs: Sequence[float] | None = None) -> Fro
 
 def finished(drafted: Sequence[int], accepted: Sequence[int], probs: Tensor | None = None) -> tuple[Draft, Verdict]:
     """A step of chains, of which each row drafted and accepted so many tokens."""
-    sizes = torch.tensor(drafted) + 1
-    steps = torch.arange(int(sizes.max()))
-    tokens = torch.zeros(len(sizes), len(steps), dtype=torch.int64)
-    parents = (steps - 1).clamp_min(0) * (steps < sizes[:, None])
-    draft = Draft(tokens, parents, sizes, None, Drawn.POINT, probs, sizes - 1)
-    return draft, chain_verdict(list(drafted), list(accepted), torch.zeros_like(sizes))
+    sizes = [count + 1 for count in drafted]
+    parents = chained(*sizes)
+    tokens = torch.zeros_like(parents)
+    draft = Draft(tokens, parents, sizes, None, Drawn.POINT, probs, drafted)
+    return draft, chain_verdict(list(drafted), list(accepted), tokens[:, 0])

@@ -75,7 +75,7 @@ def test_what_was_chosen_and_what_was_drafted_are_learnt_apart() -> None:
         if choose:
             policy.choose(rows, [[0.9, 0.9]])
         draft, verdict = finished([2], [1], torch.full((1, 3), 0.9))
-        policy.observe(rows, replace(draft, num_forwards=torch.tensor([forwards])), verdict)
+        policy.observe(rows, replace(draft, num_forwards=[forwards]), verdict)
         return [pace._judged != then for pace, then in zip(paces, before, strict=True)]
 
     assert learnt(choose=True, forwards=0) == [False, True]

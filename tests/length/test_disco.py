@@ -49,7 +49,7 @@ class Records:
         return getattr(self.policy, name)
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
-        self.steps.append((int(draft.sizes[0]) - 1, int(verdict.counts[0])))
+        self.steps.append((draft.sizes[0] - 1, verdict.counts[0]))
 
 
 def steps(policy: LengthPolicy) -> list[tuple[int, int]]:
