@@ -11,14 +11,14 @@ def commit(batch: Batch, draft: Draft, verdict: Verdict) -> list[Committed]:
     Returns:
         One entry per row, in batch order.
     """
-    tokens, following = draft.tokens.tolist(), verdict.next_token.tolist()
+    tokens = draft.tokens.tolist()
     committed = []
     for b, row in enumerate(batch.rows):
         path = verdict.path[b]
         last = Origin.RECOVERED if verdict.recovered[b] else Origin.BONUS
         gained = Committed(
             row,
-            [*(tokens[b][node] for node in path), following[b]],
+            [*(tokens[b][node] for node in path), verdict.next_token[b]],
             [Origin.ACCEPTED] * len(path) + [last],
             [0, *path],
         )

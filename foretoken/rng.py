@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import GenerationError
-from foretoken.host import to_device
+from foretoken.host import to_host
 from foretoken.types import Row
 
 
@@ -27,15 +27,12 @@ class Dice(Protocol):
         """
         ...
 
-    def pick(self, probs: Tensor, active: Sequence[bool]) -> Tensor:
+    def pick(self, probs: Tensor, active: Sequence[bool]) -> list[int]:
         """Draw one token per row.
 
         Args:
             probs: [B, V] float. A distribution per row; a token of probability 0 is never drawn.
             active: per row. Inactive rows spend no randomness and give 0.
-
-        Returns:
-            [B] int64.
         """
         ...
 
@@ -116,9 +113,9 @@ class SeededRng:
     def coin(self, row: int, prob: float) -> bool:
         return self._stream(row).next() < prob
 
-    def pick(self, probs: Tensor, active: Sequence[bool]) -> Tensor:
-        token = draw(probs, [self._stream(b).next() if want else 0.0 for b, want in enumerate(active)])
-        return token if all(active) else token * to_device(active, token.device)
+    def pick(self, probs: Tensor, active: Sequence[bool]) -> list[int]:
+        tokens = draw(probs, [self._stream(b).next() if want else 0.0 for b, want in enumerate(active)])
+        return [token * want for token, want in zip(tokens, active, strict=True)]
 
     def along(self, probs: Tensor, chains: Sequence[Sequence[int] | None]) -> tuple[Tensor, Tensor]:
         spent = [0 if chain is None else len(chain) + 1 for chain in chains]
@@ -149,26 +146,24 @@ class Only:
     def coin(self, row: int, prob: float) -> bool:
         return self._rows[row] and self._rng.coin(row, prob)
 
-    def pick(self, probs: Tensor, active: Sequence[bool]) -> Tensor:
+    def pick(self, probs: Tensor, active: Sequence[bool]) -> list[int]:
         return self._rng.pick(probs, [one and mine for one, mine in zip(active, self._rows, strict=True)])
 
 
-def draw(probs: Tensor, uniforms: Sequence[float]) -> Tensor:
+def draw(probs: Tensor, uniforms: Sequence[float]) -> list[int]:
     """Turn uniform numbers into tokens; a token of probability 0 never comes up.
 
     Args:
         probs: [B, V] float. A distribution per row.
         uniforms: B numbers in [0, 1).
 
-    Returns:
-        [B] int64.
-
     Raises:
         GenerationError: probabilities that are all zero, or no numbers.
     """
-    token, mass = _land(probs, [[min(u, LAST)] for u in uniforms])
-    check_usable(mass.tolist())
-    return token
+    token, mass = (each.tolist() for each in to_host(*_land(probs, [[min(u, LAST)] for u in uniforms])))
+    check_usable(mass)
+    tokens: list[int] = token
+    return tokens
 
 
 def _land(probs: Tensor, uniforms: Sequence[Any]) -> tuple[Tensor, Tensor]:

@@ -321,19 +321,17 @@ class Verdict:
     An *accepted* token was drafted and kept. A *recovered* token is drawn after a rejection, a *bonus* token after a
     whole path was accepted. A step emits the accepted tokens and exactly one recovered or bonus token.
 
-    What follows looks at single numbers, so all but the tokens, which may have been drawn on a device, are lists.
-
     Attributes:
         path: per row. Accepted nodes below the root, in order.
         tested: per row. How many nodes the rule looked at.
+        next_token: per row. Recovered token after a rejection, bonus token otherwise.
         recovered: per row. Whether `next_token` is a recovered token.
-        next_token: [B] int64. Recovered token after a rejection, bonus token otherwise.
     """
 
     path: Sequence[Sequence[int]]
     tested: Sequence[int]
+    next_token: Sequence[int]
     recovered: Sequence[bool]
-    next_token: Tensor
 
     @property
     def counts(self) -> list[int]:

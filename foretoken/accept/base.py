@@ -51,15 +51,15 @@ class AcceptanceRule(ABC):
             The accepted path, and one recovered or bonus token per row.
         """
 
-    def match(self, draft: Draft, said: Tensor, mass: Sequence[Sequence[float]]) -> Verdict:
+    def match(self, draft: Draft, said: Sequence[Sequence[int]], mass: Sequence[Sequence[float]]) -> Verdict:
         """What `accept` comes to, for every lossless rule, on chains of point masses: go on while the target says so.
 
         Where every request takes the likeliest token, any chain is one of point masses.
 
         Args:
             draft: a chain per row, on the CPU.
-            said: [B, N] int64, on the CPU. A token that the target takes after each node; what follows the first that
-                is not the chain's means nothing.
+            said: per row. The token that the target takes after each node; what follows the first that is not the
+                chain's means nothing.
             mass: per row. What the target had to choose from after each node; not above zero where that was nothing.
 
         Returns:
@@ -70,12 +70,12 @@ class AcceptanceRule(ABC):
         """
         if draft.tokens.shape[1] == 1:
             check_usable([one for row in mass for one in row])
-            return chain_verdict([0] * len(said), [0] * len(said), said[:, 0])
+            return chain_verdict([0] * len(said), [0] * len(said), [own[0] for own in said])
         # A handful of numbers per row: as lists they take less time than one operation on a tensor each.
-        rows = list(zip(draft.tokens.tolist(), said.tolist(), draft.sizes, strict=True))
+        rows = list(zip(draft.tokens.tolist(), said, draft.sizes, strict=True))
         counts = [leading(token == own[i] for i, token in enumerate(tokens[1:size])) for tokens, own, size in rows]
         check_usable([one for row, count in zip(mass, counts, strict=True) for one in row[: count + 1]])
-        following = torch.tensor([own[count] for count, (_, own, _) in zip(counts, rows, strict=True)])
+        following = [own[count] for own, count in zip(said, counts, strict=True)]
         return chain_verdict([size - 1 for *_, size in rows], counts, following)
 
 
@@ -143,18 +143,20 @@ def leading(kept: Iterable[bool]) -> int:
     return sum(1 for _ in takewhile(bool, kept))
 
 
-def chain_verdict(most: list[int], counts: list[int], next_token: Tensor, tested: list[int] | None = None) -> Verdict:
+def chain_verdict(
+    most: list[int], counts: list[int], next_token: Sequence[int], tested: list[int] | None = None
+) -> Verdict:
     """Accept the first `counts` tokens of each chain.
 
     Args:
         most: B drafted tokens.
         counts: B accepted tokens.
-        next_token: [B] int64. The recovered or bonus token.
+        next_token: B tokens, recovered or bonus.
         tested: B tokens the rule looked at; None where it goes from token to token until it refuses one.
     """
     refused = [count < drafted for count, drafted in zip(counts, most, strict=True)]
     tested = tested or [count + one for count, one in zip(counts, refused, strict=True)]
-    return Verdict([range(1, count + 1) for count in counts], tested, refused, next_token)
+    return Verdict([range(1, count + 1) for count in counts], tested, next_token, refused)
 
 
 def after(law: Tensor, nodes: list[int]) -> Tensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from foretoken.accept.base import AcceptanceRule
-from foretoken.host import largest, to_host
+from foretoken.host import to_host
 from foretoken.rng import Dice, check_usable
 from foretoken.types import Draft, Drawn, Verdict
 
@@ -27,25 +26,25 @@ class Greedy(AcceptanceRule):
     greedy_only: ClassVar[bool] = True
 
     def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
-        here = to_host(draft.tokens, draft.parents, *largest(p)[::-1])
+        here = to_host(draft.tokens, draft.parents, *p.max(-1))
         trees = zip(draft.sizes, *(each.tolist() for each in here), strict=True)
         walks = [_walk(*tree) for tree in trees]
         check_usable([walk[-1] for walk in walks])
-        path, tested, recovered, following, _ = zip(*walks, strict=True)
-        return Verdict(path, tested, recovered, torch.tensor(following))
+        path, tested, following, recovered, _ = zip(*walks, strict=True)
+        return Verdict(path, tested, following, recovered)
 
 
 def _walk(
-    size: int, tokens: list[int], parents: list[int], best: list[int], most: list[float]
-) -> tuple[list[int], int, bool, int, float]:
-    """One row's path, the nodes looked at, whether the last ones were refused, the token after it and its probability.
+    size: int, tokens: list[int], parents: list[int], most: list[float], best: list[int]
+) -> tuple[list[int], int, int, bool, float]:
+    """One row's path, the nodes looked at, the token after it, whether it is a recovered one, and its probability.
 
     Args:
         size: nodes in use.
         tokens: of the tree.
         parents: of the tree.
-        best: the target's most likely token after each node.
-        most: its probability.
+        most: probability of the target's most likely token after each node.
+        best: that token.
     """
     node, path, tested = 0, list[int](), 0
     while True:
@@ -53,6 +52,6 @@ def _walk(
         tested += len(children)
         matching = [child for child in children if tokens[child] == best[node]]
         if not matching:
-            return path, tested, bool(children), best[node], most[node]
+            return path, tested, best[node], bool(children), most[node]
         node = matching[0]
         path.append(node)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields
 
-import torch
 from torch import Tensor
 
 from foretoken.accept.base import AcceptanceRule
@@ -32,32 +31,20 @@ def settle(rule: AcceptanceRule, draft: Draft, p: Tensor, rng: Rng) -> tuple[Dra
     if rule.lossless and draft.chain:
         points = [True] * len(p) if draft.q is None else list(draft.points or points)
     if not any(points):
-        return _near(draft, rule.accept(draft.at(p.device), p, rng))
+        verdict = rule.accept(draft.at(p.device), p, rng)
+        return draft.near()[0], verdict
     near, (said, mass) = draft.near(*rng.along(p, _chains(draft, points)))
     sums = [row if point else [] for row, point in zip(mass.tolist(), points, strict=True)]
-    matched = rule.match(near, said, sums)
+    matched = rule.match(near, said.tolist(), sums)
     if all(points):
         return near, matched
-    others = rule.accept(draft.at(p.device), p, Only(rng, [not point for point in points]))
-    return _near(near, _joined(points, matched, others))
-
-
-def _near(draft: Draft, verdict: Verdict) -> tuple[Draft, Verdict]:
-    """Both on the CPU."""
-    near, (following,) = draft.near(verdict.next_token)
-    return near, replace(verdict, next_token=following)
+    return near, _joined(points, matched, rule.accept(draft.at(p.device), p, Only(rng, [not one for one in points])))
 
 
 def _joined(first: Sequence[bool], one: Verdict, other: Verdict) -> Verdict:
     """A row of the first verdict where it says so, else of the other."""
-    of = [one if mine else other for mine in first]
-    tokens = torch.where(torch.tensor(first), one.next_token, to_host(other.next_token)[0])
-    return Verdict(
-        [verdict.path[b] for b, verdict in enumerate(of)],
-        [verdict.tested[b] for b, verdict in enumerate(of)],
-        [verdict.recovered[b] for b, verdict in enumerate(of)],
-        tokens,
-    )
+    parts = [(getattr(one, part.name), getattr(other, part.name)) for part in fields(Verdict)]
+    return Verdict(*([a if mine else b for mine, a, b in zip(first, *part, strict=True)] for part in parts))
 
 
 def _chains(draft: Draft, points: Sequence[bool]) -> list[list[int] | None]:

@@ -41,7 +41,7 @@ def replay(trace: Trace, policy: LengthPolicy, costs: GivenCosts, max_nodes: int
         row.tokens.extend(emitted)
         position += len(emitted)
         costs.observe(1, drawn, 0.0, drafted + 1, 0.0)
-        verdict = chain_verdict([drafted], [accepted], torch.zeros(1, dtype=torch.int64))
+        verdict = chain_verdict([drafted], [accepted], [0])
         policy.observe(batch, _as_draft(probs, drawn, device), verdict)
         steps.append((drafted, min(accepted, len(emitted)), drawn))
     return steps

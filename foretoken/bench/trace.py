@@ -17,6 +17,7 @@ from torch import Tensor
 
 from foretoken.accept.base import residual
 from foretoken.errors import RequestError
+from foretoken.host import to_device
 from foretoken.models.base import KVCache, LanguageModel
 from foretoken.models.prefill import prefill
 from foretoken.request import Request
@@ -97,7 +98,7 @@ def record(target: LanguageModel, draft: LanguageModel, request: Request, text: 
     # Half precision may score a text a little otherwise than when it was made; do not divide by zero then.
     chance = torch.where(p_text > 0, torch.minimum(p_text, q_text) / p_text.clamp_min(1e-30), q_text)
     accepted = torch.tensor(rng.random(len(text)), device=p.device) < chance
-    refused = draw(residual(q, p), rng.random(len(text)).tolist())
+    refused = to_device(draw(residual(q, p), rng.random(len(text)).tolist()), p.device)
     on = _leaves(torch.where(accepted, emitted, refused), scores)
     rejected = (~accepted).cpu().nonzero()[:, 0]
     ahead = 0 if request.sampling.warmth() is None else draft.ahead(1)
@@ -126,7 +127,8 @@ def _branches(
         mask = torch.cat([mask, torch.eye(count, dtype=torch.bool)], 1)
         positions = (len(request.prompt) + rejected + depth).clamp_max(draft.max_length - 1)
         scores = draft.forward(tokens[None], positions[None], mask[None], cache)
-        tokens = draw(_law(scores, request), rng.random(count).tolist())
+        law = _law(scores, request)
+        tokens = to_device(draw(law, rng.random(count).tolist()), law.device)
         levels.append(_leaves(tokens, scores))
     tokens, prob, logits = (
         torch.stack([getattr(one, name) for one in levels], 1) for name in ("tokens", "prob", "logits")

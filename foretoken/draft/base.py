@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foretoken.costs import Costs
 from foretoken.draft.ahead import draft_ahead
+from foretoken.host import to_device
 from foretoken.length.base import LengthPolicy, Trained, single
 from foretoken.models.base import Look
 from foretoken.rng import check_usable
@@ -146,7 +147,7 @@ class ChainDrafter(Drafter):
             prob, token = own.max(1, keepdim=True)
             return Continuation(token, prob, logits, hidden, None), False
         q = distribution(scores.logits, batch.rows, path_of, self.temperature)
-        token = batch.draft_rng.pick(q[:, 0], grow)[:, None]
+        token = to_device(single(batch.draft_rng.pick(q[:, 0], grow)), q.device)
         return Continuation(token, own.gather(1, token), logits, hidden, q), False
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:

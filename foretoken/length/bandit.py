@@ -90,7 +90,7 @@ class Bandit(LengthPolicy):
         undecided = [max(one) < 1 for one in chances]
         if any(undecided):
             # Not the stream that accepts: a length must not tell what will be kept.
-            drawn = batch.draft_rng.pick(torch.tensor(chances, dtype=torch.float64), undecided).tolist()
+            drawn = batch.draft_rng.pick(torch.tensor(chances, dtype=torch.float64), undecided)
             lengths = [d if open_ else k for d, k, open_ in zip(drawn, lengths, undecided, strict=True)]
         for one, row, length, may in zip(arms, batch.rows, lengths, active, strict=True):
             one.chosen, one.chosen_at, one.playing = length, len(row.tokens), may

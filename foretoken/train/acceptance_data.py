@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from foretoken.host import to_device
 from foretoken.llm import LLM
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.models.base import LanguageModel
@@ -66,7 +67,7 @@ def label(llm: LLM, prompt: Sequence[int], target: list[int], sampling: Sampling
         laws.append(warp(logits, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p).double().cpu())
     p, q = laws
     own = logits.double().log_softmax(-1).cpu()  # of the draft, which came last
-    draft = draw(q, rng.random(len(target)).tolist())[:, None]  # [n, 1]
+    draft = to_device(draw(q, rng.random(len(target)).tolist()), q.device)[:, None]  # [n, 1]
     p_draft, q_draft = p.gather(1, draft)[:, 0], q.gather(1, draft)[:, 0]
     return Example(
         sampling.temperature,

@@ -29,6 +29,6 @@ class Liar(Lossy):
 
     lossless: ClassVar[bool] = True
 
-    def match(self, draft: Draft, said: Tensor, mass: Sequence[Sequence[float]]) -> Verdict:
-        kept = torch.where(draft.nodes[:, 1:], draft.tokens[:, 1:], said[:, :-1])
-        return super().match(draft, torch.cat([kept, said[:, -1:]], 1), mass)
+    def match(self, draft: Draft, said: Sequence[Sequence[int]], mass: Sequence[Sequence[float]]) -> Verdict:
+        chains = zip(draft.tokens.tolist(), draft.sizes, said, strict=True)
+        return super().match(draft, [[*tokens[1:size], *own[size - 1 :]] for tokens, size, own in chains], mass)

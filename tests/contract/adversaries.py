@@ -33,8 +33,8 @@ class StopAfterZero(Policy):
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        return drawn_token(frontier) != 0
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
+        return [[token != 0 for token in row] for row in drawn_tokens(frontier)]
 
 
 class Parity(Policy):
@@ -42,8 +42,9 @@ class Parity(Policy):
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
-        return (drawn_token(frontier) + frontier.depth) % 2 == 0
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
+        rows = zip(drawn_tokens(frontier), frontier.depth, strict=True)
+        return [[(token + depth) % 2 == 0 for token, depth in zip(*row, strict=True)] for row in rows]
 
 
 class HiddenDigest(Policy):
@@ -51,10 +52,11 @@ class HiddenDigest(Policy):
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
 
-    def grow(self, frontier: Frontier, batch: Batch) -> Tensor:
+    def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         if frontier.hidden is None:
-            return torch.ones_like(frontier.active)
-        return (frontier.hidden[..., 1] % 2 == 0) | (frontier.prob > 0.5)
+            return frontier.active
+        rows = zip(frontier.hidden[..., 1].tolist(), frontier.prob, strict=True)
+        return [[state % 2 == 0 or prob > 0.5 for state, prob in zip(*row, strict=True)] for row in rows]
 
 
 class Moody(Policy):
@@ -69,12 +71,13 @@ class Moody(Policy):
             row.memory[self] = recovered
 
 
-def drawn_token(frontier: Frontier) -> Tensor:
-    """[B, F] int64. The leaf's token, recognised by its probability; -2 at the root."""
-    prob = torch.tensor(frontier.prob)
+def drawn_tokens(frontier: Frontier) -> list[list[int]]:
+    """Each leaf's token, recognised by its probability; -2 at the root."""
     if frontier.logits is None:
-        return torch.full_like(prob, -2, dtype=torch.int64)
-    return (frontier.logits.softmax(-1).cpu() - prob[..., None]).abs().argmin(-1)
+        return [[-2] * len(row) for row in frontier.depth]
+    away = frontier.logits.softmax(-1).cpu() - torch.tensor(frontier.prob)[..., None]
+    found: list[list[int]] = away.abs().argmin(-1).tolist()
+    return found
 
 
 class LookUp(Drafter):

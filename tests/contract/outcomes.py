@@ -64,12 +64,12 @@ class EveryOutcome:
         assert 0 <= prob <= 1, f"not a probability: {prob}"
         return self._script_of(row).choose([1 - prob, prob]) == 1
 
-    def pick(self, probs: Tensor, active: Sequence[bool]) -> Tensor:
+    def pick(self, probs: Tensor, active: Sequence[bool]) -> list[int]:
         asked = probs[torch.tensor(active)]
         assert bool((asked >= 0).all()), "a negative probability"
         assert bool(((asked.sum(-1) - 1).abs() < 1e-6).all()), "probabilities that do not add up to one"
         rows = zip(probs.tolist(), active, strict=True)
-        return torch.tensor([self._draw(self._script_of(b), row) if want else 0 for b, (row, want) in enumerate(rows)])
+        return [self._draw(self._script_of(b), row) if want else 0 for b, (row, want) in enumerate(rows)]
 
     def along(self, probs: Tensor, chains: Sequence[Sequence[int] | None]) -> tuple[Tensor, Tensor]:
         drawn = torch.full(probs.shape[:2], -1)

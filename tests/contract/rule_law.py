@@ -98,9 +98,7 @@ class Step:
         check_verdict(draft, verdict)
         return [
             ((*(draft.tokens[b, node].item() for node in path), token), count)
-            for b, (path, count, token) in enumerate(
-                zip(verdict.path, verdict.counts, verdict.next_token.tolist(), strict=True)
-            )
+            for b, (path, count, token) in enumerate(zip(verdict.path, verdict.counts, verdict.next_token, strict=True))
         ]
 
     def _grow(self, script: Script) -> list[_Node]:

@@ -136,7 +136,7 @@ def tree_batch(model: LanguageModel) -> tuple[Batch, Draft, Verdict]:
     sizes = [len(tokens) for tokens, _, _ in TREES]
     draft = Draft(tokens, parents, sizes, None, Drawn.POINT, None, [0] * 3)
     paths = [path_to(leaf, parents) for _, parents, leaf in TREES]
-    verdict = Verdict(paths, list(map(len, paths)), [True] * 3, torch.tensor([1, 1, 1]))
+    verdict = Verdict(paths, list(map(len, paths)), [1, 1, 1], [True] * 3)
     rows = [
         Row(i, Request(tuple(prompt)), TextPieces(lambda ids: ""), 48, [*prompt, int(tokens[i, 0])])
         for i, prompt in enumerate(PROMPTS)

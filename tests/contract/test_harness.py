@@ -35,7 +35,7 @@ def test_every_outcome_comes_with_its_probability() -> None:
         coins = [(rng.coin(b, 0.25), rng.coin(b, 1.0)) for b in rows]
         faces = torch.tensor([[0.0, 0.5, 0.5]], dtype=torch.float64).repeat(len(rows), 1)
         die = rng.pick(faces, [True for _ in rows])
-        return [(*coin, face) for coin, face in zip(coins, die.tolist(), strict=True)]
+        return [(*coin, face) for coin, face in zip(coins, die, strict=True)]
 
     expected = {(False, True, 1): 0.375, (False, True, 2): 0.375, (True, True, 1): 0.125, (True, True, 2): 0.125}
     assert law_of(play, width=1) == expected
@@ -60,18 +60,18 @@ class PerLeaf(AcceptanceRule):
 
     def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
         everyone = [True] * len(p)
-        samples = torch.stack([rng.pick(p[:, 0], everyone) for _ in (1, 2)], 1)
+        samples = torch.tensor([rng.pick(p[:, 0], everyone) for _ in (1, 2)]).T
         matches = samples == draft.tokens[:, 1:]
         tie = matches[:, 0] == matches[:, 1]
         heads = torch.tensor([one and rng.coin(b, 0.5) for b, one in enumerate(tie.tolist())])
         first = torch.where(tie, heads, matches[:, 0])
         leaf = torch.where(first, 0, 1)
         chosen = matches.gather(1, leaf[:, None]).squeeze(1)
-        end = rng.pick(p[torch.arange(len(p)), leaf + 1], chosen.tolist())
+        end = torch.tensor(rng.pick(p[torch.arange(len(p)), leaf + 1], chosen.tolist()))
         token = torch.where(chosen, end, samples.gather(1, leaf[:, None]).squeeze(1))
         kept = chosen.tolist()
         path = [[node + 1] if one else [] for node, one in zip(leaf.tolist(), kept, strict=True)]
-        return Verdict(path, [int(one) for one in kept], [not one for one in kept], token)
+        return Verdict(path, [int(one) for one in kept], token.tolist(), [not one for one in kept])
 
 
 def test_a_sample_per_leaf_has_the_known_bias() -> None:

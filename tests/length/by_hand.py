@@ -35,4 +35,4 @@ def finished(drafted: Sequence[int], accepted: Sequence[int], probs: Tensor | No
     parents = chained(*sizes)
     tokens = torch.zeros_like(parents)
     draft = Draft(tokens, parents, sizes, None, Drawn.POINT, probs, drafted)
-    return draft, chain_verdict(list(drafted), list(accepted), tokens[:, 0])
+    return draft, chain_verdict(list(drafted), list(accepted), [0] * len(sizes))

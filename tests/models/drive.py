@@ -70,7 +70,11 @@ def draw_by_forwards(
         scores = model.forward(token[:, None], positions[:, None], mask, cache)
         logits = scores.logits[:, -1]
         law = warp(logits, temperature) if temperature else None
-        token = logits.argmax(-1) if law is None or uniforms is None else draw(law, uniforms[:, k].tolist())
+        token = (
+            logits.argmax(-1)
+            if law is None or uniforms is None
+            else torch.tensor(draw(law, uniforms[:, k].tolist()), device=law.device)
+        )
         prob = logits.softmax(-1).gather(1, token[:, None])[:, 0]
         parts.append((token, prob, logits, None if scores.hidden is None else scores.hidden[:, -1], law))
     token, prob, logits, hidden, law = zip(*parts, strict=True)

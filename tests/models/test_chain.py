@@ -173,7 +173,7 @@ def test_for_any_number_the_token_is_the_one_that_its_law_says() -> None:
             uniforms[:, 0], uniforms[:, 1] = 0.0, JUST_BELOW_1
         found = ours.chain(texts[:, -2:], at, started(ours, texts, [5, 5, 6]), 4, 2.0, uniforms)
         for k in range(4):
-            assert found.tokens[:, k].tolist() == draw(found.q[:, k], uniforms[:, k].tolist()).tolist()
+            assert found.tokens[:, k].tolist() == draw(found.q[:, k], uniforms[:, k].tolist())
             own = found.logits[:, k].softmax(-1).gather(1, found.tokens[:, k, None])[:, 0]
             assert torch.equal(found.prob[:, k], own)
 
@@ -186,7 +186,7 @@ def test_what_is_impossible_never_comes_up(start: int, temperature: float) -> No
     uniforms = torch.cat([torch.linspace(0, 1, 4001, dtype=torch.float64)[:-1], torch.tensor([JUST_BELOW_1]).double()])
     warmth = torch.full((len(uniforms), 1), temperature)
     token, law = choose(logits.expand(len(uniforms), -1), warmth, uniforms[:, None])
-    assert torch.equal(token, draw(warp(logits, temperature).expand(len(uniforms), -1), uniforms.tolist()))
+    assert token.tolist() == draw(warp(logits, temperature).expand(len(uniforms), -1), uniforms.tolist())
     assert bool((law.gather(1, token[:, None]) > 0).all())
     assert error(law[0], warp(logits, temperature)) < 1e-6
 

@@ -113,7 +113,7 @@ MUTANTS = [
     Mutant(
         "rows that are matched spend random numbers on the rule as well",
         "accept/points.py",
-        "rule.accept(draft.at(p.device), p, Only(rng, [not point for point in points]))",
+        "rule.accept(draft.at(p.device), p, Only(rng, [not one for one in points]))",
         "rule.accept(draft.at(p.device), p, rng)",
         RELAYED,
     ),
@@ -129,7 +129,7 @@ MUTANTS = [
     Mutant(
         "the draft takes the likeliest token, but declares it drawn",
         "draft/base.py",
-        "token = batch.draft_rng.pick(q[:, 0], grow)[:, None]",
+        "token = to_device(single(batch.draft_rng.pick(q[:, 0], grow)), q.device)",
         "token = q.argmax(-1) * torch.tensor(grow)[:, None]",
         ENGINE,
     ),
@@ -148,8 +148,8 @@ MUTANTS = [
     Mutant(
         "a policy sees the token it decides about, since that is drawn already",
         "draft/base.py",
-        "depth), drawn.prob[:, at : at + 1]",
-        "depth), (drawn.prob.roll(-1, 1) if depth < ready else drawn.prob)[:, at : at + 1]",
+        "[[of[-1]] for of in probs]",
+        "[[row[min(at + 1, ready - first - 1)]] for _, row in near]",
         CHAINS,
     ),
     Mutant(
@@ -260,15 +260,15 @@ MUTANTS = [
     Mutant(
         "greedy: every child is held against the root's best token",
         "accept/greedy.py",
-        "(draft.tokens == best[row, node][:, None])",
-        "(draft.tokens == best[:, :1])",
+        "tokens[child] == best[node]",
+        "tokens[child] == best[0]",
         ("tests/accept/test_verdicts.py",),
     ),
     Mutant(
         "the draft's likelier tokens are drawn more often than q says",
         "draft/base.py",
-        "token = batch.draft_rng.pick(q[:, 0], grow)[:, None]",
-        "token = batch.draft_rng.pick((q.square() / q.square().sum(-1, True))[:, 0], grow)[:, None]",
+        "batch.draft_rng.pick(q[:, 0], grow)",
+        "batch.draft_rng.pick((q.square() / q.square().sum(-1, True))[:, 0], grow)",
         ENGINE,
     ),
     Mutant(
@@ -302,15 +302,15 @@ MUTANTS = [
     Mutant(
         "the target's cache lacks the last accepted token",
         "commit.py",
-        "[[0, *path[:count]] for path, count in",
-        "[[0, *path[: max(count - 1, 0)]] for path, count in",
+        "[[0, *path] for path in",
+        "[[0, *path[:-1]] for path in",
         CACHE,
     ),
     Mutant(
         "the cache keeps the first nodes, not the accepted ones",
         "commit.py",
-        "batch.cache.commit([[0, *path[:count]] for",
-        "batch.cache.commit([range(count + 1) for",
+        "batch.cache.commit([[0, *path] for",
+        "batch.cache.commit([range(len(path) + 1) for",
         CACHE,
     ),
     Mutant(
@@ -448,9 +448,9 @@ MUTANTS = [
     ),
     Mutant(
         "what a policy asked of several tokens is told of the first one",
-        "draft/base.py",
-        "parts = (drawn.logits, drawn.hidden, drawn.seen)",
-        "parts = (drawn.logits, drawn.hidden, None if drawn.seen is None else drawn.seen[:, :1].expand_as(drawn.seen))",
+        "types.py",
+        "else self.drawn.seen)",
+        "else self.drawn.seen if self.drawn.seen is None else self.drawn.seen[:, :1].expand_as(self.drawn.seen))",
         ("tests/contract/test_far.py::test_texts_stay_the_same",),
     ),
     Mutant(
@@ -519,8 +519,8 @@ MUTANTS = [
     Mutant(
         "a block begins at the first accepted node's state",
         "draft/blockwise.py",
-        "node = verdict.path[b, count - 1] if count else 0",
-        "node = verdict.path[b, 0] if count else 0",
+        "node = path[-1] if path else 0",
+        "node = path[0] if path else 0",
         ("tests/draft/test_blockwise.py",),
     ),
     Mutant(
