@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from foretoken.costs import Costs, GivenCosts
 
 if TYPE_CHECKING:
     from foretoken.types import Batch, Row
 
-# What a request is told that has to repeat: neither the clock nor its neighbours may decide for it.
-TYPICAL = GivenCosts(0.2, {1: 1.0, 2: 1.05})
 
-
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(NamedTuple):
     """What drafting costs one row, in seconds of the batch's time; all rows of the batch share its forwards.
 
     Attributes:
@@ -58,6 +53,10 @@ class Prices:
         return self.rows / max(self.drafting, 1)
 
 
+# What a request is told that has to repeat: neither the clock nor its neighbours may decide for it.
+TYPICAL = Prices(GivenCosts(0.2, {1: 1.0, 2: 1.05}))
+
+
 def prices(row: Row, batch: Batch, drafting: int) -> Prices:
     """What a row has to reckon with.
 
@@ -67,5 +66,5 @@ def prices(row: Row, batch: Batch, drafting: int) -> Prices:
         drafting: rows that still draft.
     """
     if row.request.repeats:
-        return Prices(TYPICAL)
+        return TYPICAL
     return Prices(batch.costs, len(batch.rows), drafting)

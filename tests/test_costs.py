@@ -169,7 +169,7 @@ def test_rows_share_forwards_and_those_that_still_draft_pay_for_more() -> None:
 
 def test_a_request_that_must_repeat_is_kept_from_the_clock_and_its_neighbours() -> None:
     rows = batch(3)
-    for repeats, expected in ((False, Prices(rows.costs, 3, 2)), (True, Prices(TYPICAL))):
+    for repeats, expected in ((False, Prices(rows.costs, 3, 2)), (True, TYPICAL)):
         rows.rows[0].request = Request((0,), repeats=repeats)
         assert prices(rows.rows[0], rows, 2) == expected
 

@@ -165,6 +165,7 @@ class ChainDrafter(Drafter):
         tokens, laws = [batch.roots], []
         look = None if device.type == "cpu" else length.look
         depth = ready = sure = 0  # how deep the draft is, and down to where tokens are drawn, and wanted in any case
+        most = max(room)  # below which depth none is wanted
         asked = 0  # depth at which the policy was asked last
         while any(going):
             if depth < sure:
@@ -184,7 +185,7 @@ class ChainDrafter(Drafter):
                 drawn = drawn.near(look)
                 near = list(zip(drawn.tokens.tolist(), drawn.prob.tolist(), strict=True))
                 first, ready = depth, depth + drawn.tokens.shape[1]
-                sure = length.sure(batch, depth, ready)
+                sure, most = length.bounds(batch, depth, ready)
                 cost = sum(map(self.forwards, range(depth + 1, ready + 1)))
                 forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
             at, depth = depth - first, depth + 1
@@ -199,7 +200,8 @@ class ChainDrafter(Drafter):
                 if drafting:
                     paths[b].append(token)
                 # Nothing may follow an end-of-sequence token, so drafting stops there.
-                going[b] = drafting and token not in rows[b].request.stop_token_ids and len(paths[b]) < room[b]
+                ends = depth >= min(most, room[b]) or token in rows[b].request.stop_token_ids
+                going[b] = drafting and not ends
             if certain:
                 check_usable([of[-1] for of, more in zip(probs, growing, strict=True) if more])
             if depth >= sure:  # it is asked next

@@ -17,6 +17,7 @@ from foretoken.errors import ConfigError
 from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 
 EVEN = 0.5  # chance
+DEEPEST = 1 << 30  # no draft is
 Growth = Sequence[Sequence[bool]]  # by row and leaf
 T = TypeVar("T")
 
@@ -83,15 +84,17 @@ class LengthPolicy(ABC):
         """Whether this row is not drafted for in this step, whatever the others are; asked after `rests`."""
         return False
 
-    def sure(self, batch: Batch, depth: int, drawn: int) -> int:
-        """Down to which depth tokens are wanted whatever they are, so that it is not asked about them one by one.
+    def bounds(self, batch: Batch, depth: int, drawn: int) -> tuple[int, int]:
+        """Down to which depth tokens are wanted whatever they are, and below which depth none is, in any row.
+
+        Between the two it is asked about them one by one.
 
         Args:
             batch: the rows.
             depth: how deep the draft is.
             drawn: depth down to which tokens are drawn now.
         """
-        return depth
+        return depth, DEEPEST
 
     def declines(self, batch: Batch) -> bool:
         """Whether no row wants any candidate in the coming step, not even one that is known for nothing.

@@ -39,8 +39,8 @@ class Fixed(LengthPolicy):
     def likely(self, batch: Batch, depth: int) -> int:
         return self.config.k - depth
 
-    def sure(self, batch: Batch, depth: int, drawn: int) -> int:
-        return min(self.config.k, drawn)
+    def bounds(self, batch: Batch, depth: int, drawn: int) -> tuple[int, int]:
+        return min(self.config.k, drawn), self.config.k
 
     def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
         return [min(self.config.k, len(chances)) for chances in known]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Sequence
+from itertools import accumulate, takewhile
 from operator import mul
 
 from foretoken.costs import Costs
+from foretoken.length.base import DEEPEST
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.record import FADE, START, Record
 from foretoken.prices import Prices
@@ -45,7 +46,7 @@ class Pace:
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
         self._survival = 1.0  # chance that all candidates so far are accepted
         self._gains: list[float] = []  # of the next few candidates in this step, in seconds
-        self._seconds: dict[tuple[int, int], float] = {}  # of a step, by candidates and how many are drawn already
+        self._seconds: dict[tuple[int, int], list[float]] = {}  # of steps from so many candidates on, by those drawn
         self._asked: tuple[Costs, int, int] | None = None  # who said so, and when
         self._drawn = 0  # candidates of this step that are drawn already
         self._own, self._overall = Record(), overall
@@ -126,14 +127,15 @@ class Pace:
         if self.resting:
             return 0
         self._refresh(price)
-        usual, here, survival, tokens = self._token_s(price), self._step_s(0, price), 1.0, 1.0
-        if usual * sum(accumulate(probs, mul)) < (self._step_s(1, price) - here) * price.share:
+        usual, survival, tokens, share = self._token_s(price), 1.0, 1.0, price.share
+        here, *others = self._steps(0, price, len(probs))
+        if usual * sum(accumulate(probs, mul)) < (others[0] - here) * share:
             return 0  # not even if they are as likely as that, which what was learnt only doubts
         fastest, least, best, most = 0, here, 0, usual - here
-        for count, prob in enumerate(probs, 1):
+        for count, (prob, step_s) in enumerate(zip(probs, others, strict=False), 1):
             survival *= min(self._belief(log_odds(prob)), prob)  # what was counted is only ever doubted
             tokens += survival
-            seconds = here + (self._step_s(count, price) - here) * price.share
+            seconds = here + (step_s - here) * share
             if seconds < least * tokens:
                 fastest, least = count, seconds / tokens
             if tokens * usual - seconds > most:
@@ -146,47 +148,48 @@ class Pace:
 
         They are drawn together, so those after a candidate that may already be wrong cost as much, and bring less.
         """
-        gains = [self._survival * gain - cost for gain, cost in self._options(depth, price)]
-        return 1 + gains.index(max(gains))
+        profits = [self._survival * gain - cost for gain, cost in self._options(depth, price)]
+        return 1 + profits.index(max(profits))
 
     def _worth(self, depth: int, price: Prices) -> float:
         """Expected gain over cost of going on, if all candidates so far are accepted: the best of a few lengths."""
-        best = 0.0
-        for gain, cost in self._options(depth, price):
-            best = max(best, gain / max(cost, 1e-12))
-            if best * self._survival > OPEN:  # beyond doubt
-                break
-        return best
+        return max(gain / max(cost, 1e-12) for gain, cost in self._options(depth, price))
 
-    def _options(self, depth: int, price: Prices) -> Iterator[tuple[float, float]]:
+    def _options(self, depth: int, price: Prices) -> list[tuple[float, float]]:
         """Gain and cost of the next few lengths, in seconds, if all candidates so far are accepted."""
         # What is the same for all decisions of a step is asked once in it: each takes its time before a token.
         if not self._gains:
             pace = self._token_s(price)
             chance = self._accepted / self._judged
             self._gains = [tokens * pace for tokens in accumulate(chance**more for more in range(1, AHEAD + 1))]
-        here, share = self._step_s(depth, price), price.share
-        for drafted, gain in enumerate(self._gains, depth + 1):
-            yield gain, (self._step_s(drafted, price) - here) * share
+        share, (here, *others) = price.share, self._steps(depth, price)
+        return [(gain, (step_s - here) * share) for gain, step_s in zip(self._gains, others, strict=False)]
 
-    def sure(self, depth: int, drawn: int, price: Prices) -> int:
-        """Down to which depth candidates that are drawn already cost nothing: that many are read in any case."""
+    def bounds(self, depth: int, drawn: int, price: Prices) -> tuple[int, int]:
+        """Down to which depth candidates that are drawn already cost nothing, since that many are read in any case.
+
+        And below which depth none pays, though all before it be accepted.
+        """
         self._drawn = drawn
-        here = self._step_s(depth + 1, price)
-        while depth + 1 < drawn and self._step_s(depth + 2, price) <= here:
-            depth += 1
-        return depth + 1
+        _, first, *others = self._steps(depth, price)[: drawn - depth + 1]
+        sure = depth + 1 + sum(1 for _ in takewhile(first.__ge__, others))
+        return sure, DEEPEST if self._worth(sure, price) > 1 else sure
 
     def _token_s(self, price: Prices) -> float:
         """Seconds per token; plain decoding is always to be had."""
         return min(self._own.steps / self._own.tokens, 1.0) * price.plain_s
 
-    def _step_s(self, drafted: int, price: Prices) -> float:
-        """Seconds of this step; what costs say is remembered, since asking takes longer than deciding."""
-        what = drafted, self._drawn
-        if what not in self._seconds:
-            self._seconds[what] = price.read_s(drafted) if self._known else price.step_s(*what)
-        return self._seconds[what]
+    def _steps(self, depth: int, price: Prices, count: int = AHEAD) -> list[float]:
+        """Seconds of this step with so many candidates, with one more, and so on up to `count` more, if not beyond.
+
+        What costs say is remembered, since asking takes longer than deciding.
+        """
+        what = depth, self._drawn
+        if len(known := self._seconds.get(what, [])) <= count:
+            drafted = range(depth, depth + count + 1)
+            known = [price.read_s(one) if self._known else price.step_s(one, self._drawn) for one in drafted]
+            self._seconds[what] = known
+        return known
 
     def _refresh(self, price: Prices) -> None:
         """Forget what costs said, if they say otherwise now."""
@@ -209,7 +212,7 @@ class Pace:
         self._fade()
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))
-        should, last_s = self._step_s(len(probs), price) / price.plain_s, price.costs.last_s
+        should, last_s = self._steps(0, price, len(probs))[len(probs)] / price.plain_s, price.costs.last_s
         took = self._count(should, accepted + 1, None if self._tries else last_s, price)
         lost = took + price.back_s(len(probs)) / price.plain_s - accepted - 1
         if self._tries:

@@ -117,12 +117,13 @@ class Renewal(LengthPolicy):
         most = max(self._pace(row).likely(depth, self._prices(row, batch, len(batch.rows))) for row in batch.rows)
         return min(most, self.config.most - depth)
 
-    def sure(self, batch: Batch, depth: int, drawn: int) -> int:
+    def bounds(self, batch: Batch, depth: int, drawn: int) -> tuple[int, int]:
+        most = self.config.most
         if any(row.request.repeats for row in batch.rows):  # as above
-            return depth
+            return depth, most
         price = self._prices(batch.rows[0], batch, len(batch.rows))
-        most = min(self._pace(row).sure(depth, drawn, price) for row in batch.rows)
-        return min(most, self.config.most)
+        bounds = [self._pace(row).bounds(depth, drawn, price) for row in batch.rows]
+        return min(most, *(first for first, _ in bounds)), min(most, max(last for _, last in bounds))
 
     def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
         drafting = sum(map(bool, known))

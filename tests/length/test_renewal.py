@@ -250,13 +250,13 @@ def test_a_belief_starts_as_told_and_stays_finite() -> None:
 def test_candidates_that_are_drawn_and_read_for_nothing_are_not_asked_about() -> None:
     policy, rows = Renewal(), batch(2)
     rows.costs = GivenCosts(0.1)
-    assert policy.sure(rows, 0, 3) == 3
-    assert policy.sure(rows, 3, 5) == 5
+    assert policy.bounds(rows, 0, 3) == (3, 20)
+    assert policy.bounds(rows, 3, 5) == (5, 20)
     rows.costs = GivenCosts(0.1, {1: 1.0, 6: 1.0, 7: 2.0})  # with two rows, the third candidate costs
-    assert policy.sure(rows, 0, 4) == 2
-    assert Renewal(Renewal.Config(most=2)).sure(rows, 0, 2) == 2
+    assert policy.bounds(rows, 0, 4) == (2, 2)  # and does not pay, whatever the first two are
+    assert Renewal(Renewal.Config(most=2)).bounds(rows, 0, 2) == (2, 2)
     rows.rows[0].request = replace(rows.rows[0].request, repeats=True)
-    assert policy.sure(rows, 0, 2) == 0  # its neighbours would decide
+    assert policy.bounds(rows, 0, 2) == (0, 20)  # its neighbours would decide
 
 
 def test_candidates_that_it_was_not_asked_about_count_all_the_same() -> None:

@@ -365,8 +365,8 @@ MUTANTS = [
     Mutant(
         "drafting goes on after a stop token",
         "draft/base.py",
-        "drafting and token not in rows[b].request.stop_token_ids and",
-        "drafting and",
+        " or token in rows[b].request.stop_token_ids",
+        "",
         EDGES,
     ),
     Mutant(
@@ -491,8 +491,8 @@ MUTANTS = [
     Mutant(
         "as many are drawn together as if nothing had been drawn yet",
         "length/pace.py",
-        "self._survival * gain - cost for gain, cost in self._options(depth, price)",
-        "gain - cost for gain, cost in self._options(depth, price)",
+        "self._survival * gain - cost for gain, cost in",
+        "gain - cost for gain, cost in",
         ("tests/length/test_renewal.py",),
     ),
     Mutant(
