@@ -160,10 +160,9 @@ def draw(probs: Tensor, uniforms: Sequence[float]) -> list[int]:
     Raises:
         GenerationError: probabilities that are all zero, or no numbers.
     """
-    token, mass = (each.tolist() for each in to_host(*_land(probs, [[min(u, LAST)] for u in uniforms])))
-    check_usable(mass)
-    tokens: list[int] = token
-    return tokens
+    tokens, mass = to_host(*_land(probs, [[min(u, LAST)] for u in uniforms]))
+    check_usable(mass.tolist())
+    return list(tokens.tolist())
 
 
 def _land(probs: Tensor, uniforms: Sequence[Any]) -> tuple[Tensor, Tensor]:

@@ -237,8 +237,8 @@ class Frontier:
         drawn: what the drafter said of the leaves' tokens, if they are not roots.
         at: which token of `drawn` the first leaf is; the others follow.
         ready: depth down to which tokens are drawn already, so that drawing them costs nothing more.
-        sure: per row. `prob` of the tokens before the leaf that were taken unasked (see `LengthPolicy.bounds`), since it
-            was asked last.
+        sure: per row. `prob` of the tokens before the leaf that were taken unasked (see `LengthPolicy.bounds`), since
+            it was asked last.
     """
 
     depth: Sequence[Sequence[int]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
 import torch
@@ -74,8 +73,8 @@ class Paths:
         self._draft = draft
 
     @cached_property
-    def _lists(self) -> tuple[list[list[int]], list[list[int]], Sequence[int]]:
-        return self._draft.tokens.tolist(), self._draft.parents.tolist(), self._draft.sizes
+    def _lists(self) -> tuple[list[list[int]], list[list[int]], list[int]]:
+        return self._draft.tokens.tolist(), self._draft.parents.tolist(), list(self._draft.sizes)
 
     def __call__(self, row: int, node: int) -> list[int] | None:
         """Tokens from the root's child down to the node; None in padding."""

@@ -13,6 +13,39 @@ from foretoken.rng import Only, Rng
 from foretoken.types import Draft, Verdict
 
 
+def match_likeliest(rule: AcceptanceRule, draft: Draft, logits: Tensor) -> tuple[Draft, Verdict]:
+    """What a lossless rule makes of chains where the target takes its likeliest token, whatever the draft's law.
+
+    Args:
+        rule: lossless.
+        draft: a chain per row.
+        logits: [B, N, V] float. The target's, after each node.
+
+    Returns:
+        As `settle`.
+    """
+    if logits.device.type == "cpu":
+        said, most = _likeliest(logits)
+    else:
+        draft, (highest, best) = draft.near(*logits.max(-1))
+        said, most = best.tolist(), highest.tolist()
+    return draft, rule.match(draft, said, [[score - score + 1 for score in row] for row in most])  # 1, or no number
+
+
+def _likeliest(logits: Tensor) -> tuple[list[list[int]], list[list[float]]]:
+    """Tokens of the highest scores, of equal ones the first, and those scores; what is no number counts as highest.
+
+    Args:
+        logits: [B, N, V] float, on the CPU, where numpy finds them in a tenth of torch's time.
+    """
+    scores = logits.numpy()
+    best: list[list[int]] = scores.argmax(-1).tolist()
+    return best, [
+        [float(of[token]) for of, token in zip(row, tokens, strict=True)]
+        for row, tokens in zip(scores, best, strict=True)
+    ]
+
+
 def settle(rule: AcceptanceRule, draft: Draft, p: Tensor, rng: Rng) -> tuple[Draft, Verdict]:
     """What a rule makes of a draft; rows of point masses are matched, which comes to the same law for less.
 

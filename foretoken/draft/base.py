@@ -165,7 +165,6 @@ class ChainDrafter(Drafter):
         tokens, laws = [batch.roots], []
         look = None if device.type == "cpu" else length.look
         depth = ready = sure = 0  # how deep the draft is, and down to where tokens are drawn, and wanted in any case
-        most = max(room)  # below which depth none is wanted
         asked = 0  # depth at which the policy was asked last
         while any(going):
             if depth < sure:

@@ -124,7 +124,7 @@ class Pace:
             probs: the drafter's probability of each.
             price: of verifying them.
         """
-        if self.resting:
+        if self.resting or not probs:
             return 0
         self._refresh(price)
         usual, survival, tokens, share = self._token_s(price), 1.0, 1.0, price.share
