@@ -53,7 +53,7 @@ def test_every_station_is_charged_with_its_own_time(
         (target, "forward"): ("target_forward", 2.0, 2),
         (engine.drafter, "draft"): ("draft", 4.0, 2),
         (engine.drafter, "observe"): ("draft", 8.0, 2),
-        (engine.length, "grow"): ("length", 16.0, 6),  # the last answer is no
+        (engine.length, "grow"): ("length", 16.0, 4),  # nobody asks for a third token
         (engine.length, "observe"): ("length", 32.0, 2),
         (stations, "verify"): ("verify", 64.0, 2),
         (stations, "judge"): ("accept", 128.0, 2),
