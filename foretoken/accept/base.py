@@ -72,11 +72,11 @@ class AcceptanceRule(ABC):
             check_usable([one for row in mass for one in row])
             return chain_verdict([0] * len(said), [0] * len(said), [own[0] for own in said])
         # A handful of numbers per row: as lists they take less time than one operation on a tensor each.
-        rows = list(zip(draft.tokens.tolist(), said, draft.sizes, strict=True))
+        rows = zip(draft.tokens.tolist(), said, draft.sizes, strict=True)
         counts = [leading(token == own[i] for i, token in enumerate(tokens[1:size])) for tokens, own, size in rows]
         check_usable([one for row, count in zip(mass, counts, strict=True) for one in row[: count + 1]])
         following = [own[count] for own, count in zip(said, counts, strict=True)]
-        return chain_verdict([size - 1 for *_, size in rows], counts, following)
+        return chain_verdict([size - 1 for size in draft.sizes], counts, following)
 
 
 def chain_law(draft: Draft, p: Tensor) -> Tensor:

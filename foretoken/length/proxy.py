@@ -72,8 +72,9 @@ class Proxy(LengthPolicy):
 
     def _certainties(self, frontier: Frontier) -> list[float]:
         """Of every row's leaf; 1 at the root, which is committed."""
-        if self._signal is None or (logits := frontier.logits) is None:
+        if self._signal is None or frontier.drawn is None:
             return [prob for _, prob in leaves(frontier)]
-        found = self._signal(logits) if frontier.seen is None else frontier.seen[..., 0]
-        certainties: list[float] = found[:, 0].tolist()
-        return certainties
+        if (seen := frontier.seen) is None:
+            assert frontier.logits is not None, "the drafter provides them"
+            seen = self._signal(frontier.logits)[..., None]
+        return list(seen[:, 0, 0].tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,6 +62,15 @@ def test_what_cannot_be_drawn_and_a_flat_law_give_numbers() -> None:
 def test_at_the_root_nothing_is_in_doubt() -> None:
     for name in (PROB, *SIGNALS):
         assert certainty(by_hand.frontier([0, 0]), name) == 1.0
+
+
+def test_what_was_seen_on_a_device_is_taken_where_logits_stayed_there() -> None:
+    leaf = drawn(1, [LAW], [2])
+    assert leaf.drawn is not None
+    for name in SIGNALS:
+        seen = Proxy(Proxy.Config(signal=name)).look(leaf.drawn)
+        near = replace(leaf, drawn=replace(leaf.drawn, logits=None, seen=seen))
+        assert certainty(near, name) == certainty(leaf, name)
 
 
 def test_it_stops_after_the_token_that_makes_a_rejection_too_likely() -> None:
