@@ -133,15 +133,14 @@ class Renewal(LengthPolicy):
         ]
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
-        sizes = draft.sizes
-        for row, size in zip(batch.rows, sizes, strict=True):
+        for row, size in zip(batch.rows, draft.sizes, strict=True):
             pace = row.memory.get((self, True))
-            if size == 1 and pace is not None and (row.request.repeats or len(sizes) == 1) and not self._apart:
+            if size == 1 and pace is not None and (row.request.repeats or len(batch.rows) == 1) and not self._apart:
                 pace.waits(self._prices(row, batch, 1))
         if draft.prob is None:
             return
-        drafted = draft.prob.tolist(), draft.num_forwards, verdict.counts
-        for row, size, probs, forwards, accepted in zip(batch.rows, sizes, *drafted, strict=True):
+        drafted = draft.sizes, draft.prob.tolist(), draft.num_forwards, verdict.counts
+        for row, size, probs, forwards, accepted in zip(batch.rows, *drafted, strict=True):
             if size > 1:
                 # What it chose may have been left for a draft, and there are drafts without forwards.
                 chosen = (self, True) in row.memory and self._pace(row, known=True).chosen > 0
