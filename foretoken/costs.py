@@ -128,6 +128,7 @@ class MeasuredCosts(Costs):
         super().__init__(switch, width)
         self._calibrated = draft
         self._draft: dict[int, Drafting] = {}
+        self._timed: set[Drafting] = set()  # since answers changed
         self._verify = Drifting(verify)
         self._switches = deque([switch] * (RECENT // 2), maxlen=RECENT)
         self._alone = Alone()
@@ -144,20 +145,24 @@ class MeasuredCosts(Costs):
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self.last_s = draft_s + verify_s
-        width, before = self._width(tokens), self._last
-        if rows == 1:
-            slow = verify_s / self._verify.calibrated(width)
-            self.changes += self._alone.observe(tokens == 1, verify_s, slow)
-            self.age = self._alone.age
-        if not forwards:  # looking something up is no drafting
-            verify_s += draft_s
+        width, before, took = self._width(tokens), self._last, verify_s
         if forwards:
-            self.changes += self._drafting(rows).observe(forwards, draft_s, self._verify.level)
+            drafting = self._drafting(rows)
+            drafting.observe(forwards, draft_s, self._verify.level)
+            self._timed.add(drafting)
+        else:  # looking something up is no drafting
+            took += draft_s
         if before is not None and width < before:  # such sizes are known best
-            self._switches.append(verify_s - self._verify(width))
-            known, self._switch = self._switch, max(median(self._switches), 0.0)
-            self.changes += self._switch != known
-        self.changes += self._verify.observe(width, verify_s, 0.0 if before in (None, width) else self._switch)
+            self._switches.append(took - self._verify(width))
+        # All answers change together, since those who ask remember them until one does.
+        if fresh := self._verify.observe(width, took, 0.0 if before in (None, width) else self._switch):
+            self._switch = max(median(self._switches), 0.0)
+            while self._timed:
+                self._timed.pop().fit()
+        if rows == 1:
+            fresh |= self._alone.observe(tokens == 1, verify_s, verify_s / self._verify.calibrated(width), fresh)
+            self.age = self._alone.age
+        self.changes += fresh
         self._pass_on(width)
 
     def _drafting(self, rows: int) -> Drafting:

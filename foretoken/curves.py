@@ -44,7 +44,7 @@ class Drifting:
         self._all.append(ratio)
         self._sizes.append(size)
         self._count += 1
-        if fresh := _is_time(self._count):
+        if fresh := is_time(self._count):
             self.level = median(self._all)
             self._known.clear()
         # Where one size alone was timed lately, nothing says that it is the size which is slow, and not the machine.
@@ -77,7 +77,6 @@ class Drafting:
     def __init__(self, calibrated: Mapping[int, float]) -> None:
         self._calibrated = calibrated
         self.more, self.slope = 0.0, 1.0
-        self._count = 0
         self._all: deque[tuple[float, float]] = deque(maxlen=4 * RECENT)  # what was calibrated, what it took
 
     def __call__(self, forwards: int, level: float) -> float:
@@ -85,19 +84,11 @@ class Drafting:
         curve = interpolate(self._calibrated, forwards)
         return level * max(self.slope * curve + self.more, curve / 2)
 
-    def observe(self, forwards: int, seconds: float, level: float) -> bool:
-        """Learn from a timing.
-
-        Returns:
-            Whether it changes what is said of forwards.
-        """
+    def observe(self, forwards: int, seconds: float, level: float) -> None:
+        """Remember a timing, for the next `fit`."""
         self._all.append((interpolate(self._calibrated, forwards), seconds / level))
-        self._count += 1
-        if fresh := _is_time(self._count):
-            self._fit()
-        return fresh
 
-    def _fit(self) -> None:
+    def fit(self) -> None:
         """Medians of the shorter half and of the longer half make the line, as far as there are enough of both."""
         known, half = sorted(self._all), len(self._all) // 2
         (short, little), (long, much) = (
@@ -128,8 +119,14 @@ class Alone:
         self._others: deque[float] = deque(maxlen=RECENT)
         self._slow = 1.0
 
-    def observe(self, plain: bool, seconds: float, slow: float) -> bool:
-        """Learn from a step that took `seconds`, which is `slow` times what it was calibrated to.
+    def observe(self, plain: bool, seconds: float, slow: float, fresh: bool) -> bool:
+        """Learn from a step.
+
+        Args:
+            plain: whether nothing was drafted.
+            seconds: it took.
+            slow: over what it was calibrated to.
+            fresh: whether other answers change now.
 
         Returns:
             Whether it changes what is said.
@@ -138,19 +135,19 @@ class Alone:
         self.age += 1
         if not plain:
             self._others.append(slow)
-            if self.age % RECENT:
+            if not fresh:
                 return False
             self._slow = median(self._others)
         elif self._calm > CALM:
             self.age = 0
             self._seen.append(seconds / self._slow)
-        if len(self._seen) <= CALM or not _is_time(self._calm):
+        if len(self._seen) <= CALM or not is_time(self._calm):
             return False
         self.seconds = median(self._seen) * self._slow
         return True
 
 
-def _is_time(count: int) -> bool:
+def is_time(count: int) -> bool:
     """Whether so many timings are a reason to answer anew: one among many changes little, and answers take time."""
     return count < RECENT or count % RECENT == 0
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, takewhile
+from itertools import accumulate
 from operator import mul
 
-from foretoken.costs import Costs
-from foretoken.length.base import DEEPEST
+from foretoken.curves import is_time
 from foretoken.length.belief import Belief, log_odds
+from foretoken.length.outlook import Outlook
 from foretoken.length.record import FADE, START, Record
 from foretoken.prices import Prices
 
-AHEAD = 6  # candidates that a decision looks ahead, since verification may cost more in steps
 OPEN = 2.0  # the head is asked where gain and cost are within this factor of each other
 CLOSE = 0.7  # of the time of plain decoding; below that, there is no doubt
 STILL = 4.0  # times what a step should take: no step is that slow, so something else was done, such as a capture
@@ -33,22 +32,19 @@ class Pace:
     """
 
     __slots__ = (
-        *("_accepted", "_asked", "_before", "_belief", "_drawn", "_gains", "_judged", "_known", "_overall", "_own"),
-        *("_reader", "_scores", "_seconds", "_survival", "_tries", "chosen", "rest", "resting"),
+        *("_accepted", "_before", "_belief", "_judged", "_lessons", "_outlook", "_overall", "_own", "_reader"),
+        *("_scores", "_survival", "_tries", "chosen", "rest", "resting"),
     )
 
     def __init__(self, temperature: float, overall: Record, known: bool = False) -> None:
-        self._known = known
         self._belief = Belief(0.0, 1.0) if known else Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
         self._reader = Belief(0.0, 1.0)  # the head is calibrated, but not on this request
         self._scores: dict[int, float] = {}  # what the head said in this step
         self._before = 1.0  # the draft's probability of the candidate before
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
         self._survival = 1.0  # chance that all candidates so far are accepted
-        self._gains: list[float] = []  # of the next few candidates in this step, in seconds
-        self._seconds: dict[tuple[int, int], list[float]] = {}  # of steps from so many candidates on, by those drawn
-        self._asked: tuple[Costs, int, int] | None = None  # who said so, and when
-        self._drawn = 0  # candidates of this step that are drawn already
+        self._lessons = 0  # steps that it has learnt from
+        self._outlook = Outlook(known, self._expect)
         self._own, self._overall = Record(), overall
         self._own.steps = START * overall.steps / overall.tokens
         self.rest = 0 if overall.pays else overall.rest
@@ -95,16 +91,16 @@ class Pace:
             sure: the draft's probabilities of those candidates that it was not asked about, after the last one and
                 before the newest.
         """
-        self._drawn = drawn
+        self._outlook.drawn = drawn
         if depth == 0:
-            self._survival, self._scores, self._gains = 1.0, {}, []
-            self._refresh(price)
+            self._survival, self._scores = 1.0, {}
+            self._outlook.renew(price, is_time(self._lessons))
             return not self.resting
         for one in sure:
             self._survival *= self._belief(log_odds(one))
             self._before = one
         self._survival *= self._belief(log_odds(prob))
-        worth = self._survival * self._worth(depth, price)
+        worth = self._survival * self._outlook.worth(depth, price)
         before, self._before = self._before, prob
         if depth > 1 and 1 / OPEN < worth < OPEN and (said := read(before)) is not None:
             score = self._scores[depth - 2] = log_odds(said)
@@ -126,9 +122,9 @@ class Pace:
         """
         if self.resting or not probs:
             return 0
-        self._refresh(price)
+        self._outlook.renew(price, is_time(self._lessons))
         usual, survival, tokens, share = self._token_s(price), 1.0, 1.0, price.share
-        here, *others = self._steps(0, price, len(probs))
+        here, *others = self._outlook.steps(0, price, len(probs))
         if usual * sum(accumulate(probs, mul)) < (others[0] - here) * share:
             return 0  # not even if they are as likely as that, which what was learnt only doubts
         fastest, least, best, most = 0, here, 0, usual - here
@@ -144,57 +140,21 @@ class Pace:
         return self.chosen
 
     def likely(self, depth: int, price: Prices) -> int:
-        """How many more candidates pay most, by what was accepted so far, out of a few.
-
-        They are drawn together, so those after a candidate that may already be wrong cost as much, and bring less.
-        """
-        profits = [self._survival * gain - cost for gain, cost in self._options(depth, price)]
-        return 1 + profits.index(max(profits))
-
-    def _worth(self, depth: int, price: Prices) -> float:
-        """Expected gain over cost of going on, if all candidates so far are accepted: the best of a few lengths."""
-        return max(gain / max(cost, 1e-12) for gain, cost in self._options(depth, price))
-
-    def _options(self, depth: int, price: Prices) -> list[tuple[float, float]]:
-        """Gain and cost of the next few lengths, in seconds, if all candidates so far are accepted."""
-        # What is the same for all decisions of a step is asked once in it: each takes its time before a token.
-        if not self._gains:
-            pace = self._token_s(price)
-            chance = self._accepted / self._judged
-            self._gains = [tokens * pace for tokens in accumulate(chance**more for more in range(1, AHEAD + 1))]
-        share, (here, *others) = price.share, self._steps(depth, price)
-        return [(gain, (step_s - here) * share) for gain, step_s in zip(self._gains, others, strict=False)]
+        """How many more candidates pay most, by what was accepted so far, out of a few."""
+        return self._outlook.likely(depth, price, self._survival)
 
     def bounds(self, depth: int, drawn: int, price: Prices) -> tuple[int, int]:
-        """Down to which depth candidates that are drawn already cost nothing, since that many are read in any case.
-
-        And below which depth none pays, though all before it be accepted.
-        """
-        self._drawn = drawn
-        _, first, *others = self._steps(depth, price)[: drawn - depth + 1]
-        sure = depth + 1 + sum(1 for _ in takewhile(first.__ge__, others))
-        return sure, DEEPEST if self._worth(sure, price) > 1 else sure
+        """As in `LengthPolicy`: down to where candidates cost nothing, and where none pays though all be accepted."""
+        self._outlook.drawn = drawn
+        return self._outlook.bounds(depth, price)
 
     def _token_s(self, price: Prices) -> float:
         """Seconds per token; plain decoding is always to be had."""
         return min(self._own.steps / self._own.tokens, 1.0) * price.plain_s
 
-    def _steps(self, depth: int, price: Prices, count: int = AHEAD) -> list[float]:
-        """Seconds of this step with so many candidates, with one more, and so on up to `count` more, if not beyond.
-
-        What costs say is remembered, since asking takes longer than deciding.
-        """
-        what = depth, self._drawn
-        if len(known := self._seconds.get(what, [])) <= count:
-            drafted = range(depth, depth + count + 1)
-            known = [price.read_s(one) if self._known else price.step_s(one, self._drawn) for one in drafted]
-            self._seconds[what] = known
-        return known
-
-    def _refresh(self, price: Prices) -> None:
-        """Forget what costs said, if they say otherwise now."""
-        if self._asked != (asked := (price.costs, price.costs.changes, price.rows)):
-            self._asked, self._seconds = asked, {}
+    def _expect(self, price: Prices) -> tuple[float, float]:
+        """Chance that a candidate is accepted, and seconds per token."""
+        return self._accepted / self._judged, self._token_s(price)
 
     def observe(self, probs: list[float], accepted: int, price: Prices) -> None:
         """Learn from a step that drafted.
@@ -210,9 +170,10 @@ class Pace:
             if index in self._scores:
                 self._reader.observe(self._scores[index], index < accepted)
         self._fade()
+        self._lessons += 1
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))
-        should, last_s = self._steps(0, price, len(probs))[len(probs)] / price.plain_s, price.costs.last_s
+        should, last_s = self._outlook.steps(0, price, len(probs))[len(probs)] / price.plain_s, price.costs.last_s
         took = self._count(should, accepted + 1, None if self._tries else last_s, price)
         lost = took + price.back_s(len(probs)) / price.plain_s - accepted - 1
         if self._tries:

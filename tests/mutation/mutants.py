@@ -421,15 +421,22 @@ MUTANTS = [
     Mutant(
         "costs do not say that their answers have changed",
         "costs.py",
-        "self.changes += self._verify.observe(",
-        "self._verify.observe(",
+        "        self.changes += fresh\n",
+        "",
         ("tests/test_costs.py",),
     ),
     Mutant(
         "renewal remembers for ever what a step costs",
-        "length/pace.py",
+        "length/outlook.py",
         "self._asked, self._seconds = asked, {}",
         "self._asked = asked",
+        ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
+        "what renewal hopes for at first it hopes for ever",
+        "length/pace.py",
+        "self._outlook.renew(price, is_time(self._lessons))\n            return",
+        "self._outlook.renew(price, self._lessons < 9)\n            return",
         ("tests/length/test_renewal.py",),
     ),
     Mutant(
@@ -490,8 +497,8 @@ MUTANTS = [
     ),
     Mutant(
         "as many are drawn together as if nothing had been drawn yet",
-        "length/pace.py",
-        "self._survival * gain - cost for gain, cost in",
+        "length/outlook.py",
+        "survival * gain - cost for gain, cost in",
         "gain - cost for gain, cost in",
         ("tests/length/test_renewal.py",),
     ),

@@ -1,0 +1,95 @@
+"""What going deeper costs a request and brings it, found once for as long as costs say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate, takewhile
+
+from foretoken.costs import Costs
+from foretoken.length.base import DEEPEST
+from foretoken.prices import Prices
+
+AHEAD = 6  # candidates that a decision looks ahead, since verification may cost more in steps
+
+
+class Outlook:
+    """Gain and cost of the next few candidates, if all candidates so far are accepted.
+
+    To find them takes longer than to decide by them, so what follows from them is remembered with them.
+
+    Args:
+        known: whether candidates cost nothing to draw.
+        expect: chance that a candidate is accepted, and seconds per token.
+
+    Attributes:
+        drawn: candidates of this step that are drawn already.
+    """
+
+    __slots__ = ("_asked", "_bounds", "_expect", "_first", "_gains", "_known", "_seconds", "drawn")
+
+    def __init__(self, known: bool, expect: Callable[[Prices], tuple[float, float]]) -> None:
+        self._known, self._expect, self.drawn = known, expect, 0
+        self._asked: tuple[Costs, int, int] | None = None  # who said what steps cost, and when
+        self._seconds: dict[tuple[int, int], list[float]] = {}  # of steps from so many candidates on, by those drawn
+        self._gains: list[float] = []  # of the next few candidates
+        self._first = 0  # candidates that pay most at first
+        self._bounds: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def renew(self, price: Prices, anyway: bool) -> None:
+        """Forget what costs said if they say otherwise now, and what follows from it then, or anyway."""
+        if self._asked != (asked := (price.costs, price.costs.changes, price.rows)):
+            self._asked, self._seconds = asked, {}
+        elif not anyway:
+            return
+        self._gains, self._first, self._bounds = [], 0, {}
+
+    def steps(self, depth: int, price: Prices, count: int = AHEAD) -> list[float]:
+        """Seconds of this step with so many candidates, with one more, and so on up to `count` more, if not beyond."""
+        what = depth, self.drawn
+        if len(known := self._seconds.get(what, [])) <= count:
+            drafted = range(depth, depth + count + 1)
+            known = [price.read_s(one) if self._known else price.step_s(one, self.drawn) for one in drafted]
+            self._seconds[what] = known
+        return known
+
+    def worth(self, depth: int, price: Prices) -> float:
+        """Expected gain over cost of going on: the best of a few lengths."""
+        return max(gain / max(cost, 1e-12) for gain, cost in self._options(depth, price))
+
+    def likely(self, depth: int, price: Prices, survival: float) -> int:
+        """How many more candidates pay most, out of a few.
+
+        They are drawn together, so those after a candidate that may already be wrong cost as much, and bring less.
+
+        Args:
+            depth: candidates so far.
+            price: of drafting.
+            survival: chance that all of those are accepted.
+        """
+        if depth or not self._first:
+            profits = [survival * gain - cost for gain, cost in self._options(depth, price)]
+            count = 1 + profits.index(max(profits))
+            if depth:
+                return count
+            self._first = count
+        return self._first
+
+    def bounds(self, depth: int, price: Prices) -> tuple[int, int]:
+        """Down to which depth candidates that are drawn already cost nothing, since that many are read in any case.
+
+        And below which depth none pays.
+        """
+        what = depth, self.drawn
+        if what not in self._bounds:
+            _, first, *others = self.steps(depth, price)[: self.drawn - depth + 1]
+            sure = depth + 1 + sum(1 for _ in takewhile(first.__ge__, others))
+            self._bounds[what] = sure, DEEPEST if self.worth(sure, price) > 1 else sure
+        return self._bounds[what]
+
+    def _options(self, depth: int, price: Prices) -> list[tuple[float, float]]:
+        """Gain and cost of the next few lengths, in seconds."""
+        if not self._gains:
+            chance, token_s = self._expect(price)
+            self._gains = [tokens * token_s for tokens in accumulate(chance**more for more in range(1, AHEAD + 1))]
+        share, (here, *others) = price.share, self.steps(depth, price)
+        return [(gain, (step_s - here) * share) for gain, step_s in zip(self._gains, others, strict=False)]
