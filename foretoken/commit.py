@@ -15,15 +15,10 @@ def commit(batch: Batch, draft: Draft, verdict: Verdict) -> list[Committed]:
     committed = []
     for b, row in enumerate(batch.rows):
         path = verdict.path[b]
-        last = Origin.RECOVERED if verdict.recovered[b] else Origin.BONUS
-        gained = Committed(
-            row,
-            [*(tokens[b][node] for node in path), verdict.next_token[b]],
-            [Origin.ACCEPTED] * len(path) + [last],
-            [0, *path],
-        )
-        kept = _append(row, gained.tokens)
-        committed.append(Committed(row, gained.tokens[:kept], gained.origins[:kept], gained.nodes[:kept]))
+        gained = [*(tokens[b][node] for node in path), verdict.next_token[b]]
+        origins = [*[Origin.ACCEPTED] * len(path), Origin.RECOVERED if verdict.recovered[b] else Origin.BONUS]
+        kept = _append(row, gained)
+        committed.append(Committed(row, gained[:kept], origins[:kept], [0, *path][:kept]))
         row.counts.num_tokens += kept
         row.counts.num_target_forwards += 1
         row.counts.num_draft_forwards += draft.num_forwards[b]

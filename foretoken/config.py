@@ -14,7 +14,8 @@ from foretoken.registry import METHODS, find
 # What a user who says nothing gets, in Python and on the command line.
 DEFAULT_TARGET = "builtin:pair"
 DEFAULTS = {"length": "renewal", "shape": "chain", "accept": "rejection"}
-QUANTIZATIONS = ("none", "int8", "int4", "fp8")  # of weights
+BITS = {"none": 16, "int8": 8, "int4": 4, "fp8": 8}  # of a weight
+QUANTIZATIONS = tuple(BITS)
 
 TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 

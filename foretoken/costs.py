@@ -21,11 +21,13 @@ class Costs(ABC):
         last_s: seconds of the last step, where they are measured.
         changes: how often the answers have changed; while it stays the same, they may be remembered.
         age: steps since plain ones were timed by themselves, of a single row.
+        typical: what is told to those whom the clock must not decide for; None if nothing is known.
     """
 
     last_s: float | None = None
     changes: int = 0
     age: int = 0
+    typical: Costs | None = None
 
     def __init__(self, switch: float = 0.0, width: Callable[[int], int] | None = None) -> None:
         self._switch, self._width = switch, width or (lambda tokens: tokens)
@@ -128,13 +130,14 @@ class MeasuredCosts(Costs):
         super().__init__(switch, width)
         self._calibrated = draft
         self._draft: dict[int, Drafting] = {}
-        self._timed: set[Drafting] = set()  # since answers changed
         self._verify = Drifting(verify)
         self._switches = deque([switch] * (RECENT // 2), maxlen=RECENT)
         self._alone = Alone()
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
-        return self._drafting(rows)(forwards, self._verify.level) if forwards else 0.0
+        # Drafting so many rows is like drafting one until it was measured.
+        drafting = self._draft.get(rows) or Drafting(self._calibrated)
+        return drafting(forwards, self._verify.level) if forwards else 0.0
 
     def verify_s(self, tokens: int) -> float:
         return self._verify(self._width(tokens))
@@ -145,31 +148,22 @@ class MeasuredCosts(Costs):
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self.last_s = draft_s + verify_s
-        width, before, took = self._width(tokens), self._last, verify_s
+        width, before = self._width(tokens), self._last
+        took = verify_s if forwards else draft_s + verify_s  # looking something up is no drafting
         if forwards:
-            drafting = self._drafting(rows)
-            drafting.observe(forwards, draft_s, self._verify.level)
-            self._timed.add(drafting)
-        else:  # looking something up is no drafting
-            took += draft_s
+            self._draft.setdefault(rows, Drafting(self._calibrated)).observe(forwards, draft_s, self._verify.level)
         if before is not None and width < before:  # such sizes are known best
             self._switches.append(took - self._verify(width))
         # All answers change together, since those who ask remember them until one does.
         if fresh := self._verify.observe(width, took, 0.0 if before in (None, width) else self._switch):
             self._switch = max(median(self._switches), 0.0)
-            while self._timed:
-                self._timed.pop().fit()
+            if rows in self._draft:
+                self._draft[rows].fit()
         if rows == 1:
             fresh |= self._alone.observe(tokens == 1, verify_s, verify_s / self._verify.calibrated(width), fresh)
             self.age = self._alone.age
         self.changes += fresh
         self._pass_on(width)
-
-    def _drafting(self, rows: int) -> Drafting:
-        """Drafting that many rows: until it was measured, like drafting one."""
-        if rows not in self._draft:
-            self._draft[rows] = Drafting(self._calibrated)
-        return self._draft[rows]
 
 
 class ScaledCosts(Costs):
@@ -183,6 +177,7 @@ class ScaledCosts(Costs):
 
     def __init__(self, costs: Costs, block: int = 1, reads: int = 1) -> None:
         self._costs, self._block, self._reads = costs, block, reads
+        self.typical = ScaledCosts(costs.typical, block, reads) if costs.typical else None
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
         return self._costs.draft_s(rows, -(-forwards // self._block) if self._block else 0)

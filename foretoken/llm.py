@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast, overload
 
-from foretoken.config import DEFAULT_TARGET, DEFAULTS, QUANTIZATIONS, Method, default_draft
+from foretoken.config import BITS, DEFAULT_TARGET, DEFAULTS, QUANTIZATIONS, Method, default_draft
 from foretoken.costs import Costs
 from foretoken.draft.known import Known
 from foretoken.draft.relay import Relay
@@ -22,6 +22,7 @@ from foretoken.metrics import Stats
 from foretoken.models import threads
 from foretoken.models.source import Checkpoint, LoadedModel, pick_backend, pick_device, pick_dtype
 from foretoken.models.timing import calibrate
+from foretoken.prices import typical
 from foretoken.request import Request, Sampling
 from foretoken.tokenizer import Prompt, Tokenizer
 from foretoken.types import FinishReason, Logprob, Origin, Row, TokenEvent
@@ -172,8 +173,13 @@ class LLM:
 
         None where nobody asks: without a drafter, or with a length policy that does not decide by time.
         """
-        asks = self._length.uses_clock and self._types["draft"].drafts
-        return calibrate(*self.models) if asks else None
+        if not (self._length.uses_clock and self._types["draft"].drafts):
+            return None
+        costs = calibrate(*self.models)
+        both = zip(self.models, (self.target, self.draft), strict=True)
+        sizes = [model.num_parameters * BITS[of.quantization] / BITS["none"] for model, of in both if model and of]
+        costs.typical = typical(*sizes)
+        return costs
 
     def prepare(self) -> None:
         """Do now what the first request would otherwise wait for: load the weights and time them."""

@@ -53,7 +53,20 @@ class Prices(NamedTuple):
         return self.rows / max(self.drafting, 1)
 
 
-# What a request is told that has to repeat: neither the clock nor its neighbours may decide for it.
+HASTE = 8e6  # weights that are read in the time a draft forward takes longer for following one of the target
+
+
+def typical(target: float, draft: float = 0.0) -> GivenCosts:
+    """What steps of a pair cost anywhere, as far as the sizes of its models tell, in plain steps.
+
+    Args:
+        target: its weights of 16 bits, or as many as take that memory.
+        draft: the draft model's, if there is one.
+    """
+    return GivenCosts((draft + HASTE) / target, {1: 1.0, 2: 1.1})
+
+
+# What is told to those whom the clock must not decide for, where nothing is known of the models.
 TYPICAL = Prices(GivenCosts(0.2, {1: 1.0, 2: 1.05}))
 
 
@@ -61,10 +74,11 @@ def prices(row: Row, batch: Batch, drafting: int) -> Prices:
     """What a row has to reckon with.
 
     Args:
-        row: one of the batch.
+        row: one of the batch. One that has to repeat is told what is typical: neither the clock nor its neighbours may
+            decide for it.
         batch: knows what forwards cost.
         drafting: rows that still draft.
     """
     if row.request.repeats:
-        return TYPICAL
+        return Prices(batch.costs.typical) if batch.costs.typical else TYPICAL
     return Prices(batch.costs, len(batch.rows), drafting)

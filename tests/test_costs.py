@@ -8,7 +8,7 @@ import pytest
 
 from foretoken.costs import GivenCosts, MeasuredCosts, ScaledCosts
 from foretoken.curves import interpolate
-from foretoken.prices import TYPICAL, Prices, prices
+from foretoken.prices import TYPICAL, Prices, prices, typical
 from foretoken.request import Request
 from tests.length.by_hand import batch
 
@@ -172,6 +172,19 @@ def test_a_request_that_must_repeat_is_kept_from_the_clock_and_its_neighbours() 
     for repeats, expected in ((False, Prices(rows.costs, 3, 2)), (True, TYPICAL)):
         rows.rows[0].request = Request((0,), repeats=repeats)
         assert prices(rows.rows[0], rows, 2) == expected
+    rows.costs.typical = known = GivenCosts(0.5)
+    assert prices(rows.rows[0], rows, 2) == Prices(known)
+    rows.costs = ScaledCosts(rows.costs, block=2)
+    assert prices(rows.rows[0], rows, 2).costs.draft_s(1, 4) == 1.0
+
+
+def test_what_is_typical_follows_from_sizes_alone() -> None:
+    """A draft forward is never quick, so of a small target it takes nearly a step, of a large one next to nothing."""
+    shares = [typical(target, 2.5e6).draft_s(1) for target in (11e6, 168e6, 7.5e9)]
+    assert shares == pytest.approx([0.95, 0.0625, 0.0014], rel=0.02)
+    assert typical(8e9, 1e9).draft_s(1) == pytest.approx(0.126)
+    assert typical(1e9).draft_s(1) == pytest.approx(0.008)
+    assert [typical(1e9).verify_s(tokens) for tokens in (1, 2, 5)] == pytest.approx([1.0, 1.1, 1.4])
 
 
 def test_a_plain_step_costs_what_it_takes_where_no_other_is_near() -> None:

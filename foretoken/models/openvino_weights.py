@@ -12,8 +12,9 @@ from openvino import opset13 as op
 from torch import nn
 from transformers import PreTrainedModel
 
+from foretoken.config import BITS
 from foretoken.errors import ModelError
-from foretoken.models.rounding import BITS, Packed, quantize
+from foretoken.models.rounding import Packed, quantize
 
 SHORT = (ov.Type.bf16, ov.Type.f16)
 KEPT = "decompression_0"  # what tells OpenVINO that lengthening a constant is better left to what reads it

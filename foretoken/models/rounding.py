@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-BITS = {"int8": 8, "int4": 4}
 GROUP = 64  # 4-bit weights that share a scale; a smaller divisor of the row where this is none
 SMALLEST = 16  # below that, scales cost what the bits save, and the matrix gets 8 bits
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from foretoken.config import BITS
 from foretoken.errors import ModelError
 from foretoken.models.proof import same
-from foretoken.models.rounding import BITS, quantize
+from foretoken.models.rounding import quantize
 
 LEVELS = {torch.int8: 127, torch.float8_e4m3fn: 448}  # the largest code of a type, on either side of zero
 BYTES = {"fp8": torch.float8_e4m3fn}  # types of codes of one byte, where they are not int8
@@ -155,7 +156,7 @@ def compress(model: PreTrainedModel, quantization: str) -> None:
             f"the weights of `{model.config.model_type}` models cannot be compressed yet",
             hint="use them as they are",
         )
-    bits, codes_as = BITS.get(quantization, 8), BYTES.get(quantization, torch.int8)
+    bits, codes_as = BITS[quantization], BYTES.get(quantization, torch.int8)
     if codes_as is not torch.int8 and kernel(model.device, model.dtype, codes_as) is None:
         raise ModelError(
             f"this machine does not multiply {quantization} weights", hint="use `int8`, which takes as many bytes"

@@ -6,10 +6,12 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import foretoken
 from foretoken.llm import LLM
+from foretoken.prices import typical
 from foretoken.registry import METHODS, find
 from foretoken.request import Request, Sampling
 from tests.contract.far import GPU
@@ -64,6 +66,16 @@ def logits(llm: LLM, text: list[int]) -> Tensor:
     mask = torch.ones(1, len(text), len(text), dtype=torch.bool).tril()
     positions = torch.arange(len(text))[None]
     return target.forward(torch.tensor([text]), positions, mask, target.new_cache(1)).logits[0].cpu()
+
+
+def test_a_request_that_must_repeat_is_told_the_same_on_every_backend(llm: LLM) -> None:
+    checkpoints = [llm.target, llm.draft]
+    weights = [
+        sum(of.numel() for of in load_file(one.path / "model.safetensors").values()) for one in checkpoints if one
+    ]
+    assert llm.costs is not None
+    assert llm.costs.typical is not None
+    assert llm.costs.typical.draft_s(1) == typical(*weights).draft_s(1)
 
 
 @pytest.mark.parametrize("setup", SETUPS, ids=str)

@@ -386,8 +386,8 @@ MUTANTS = [
     Mutant(
         "log-probabilities come from the node of the token, not of its parent",
         "commit.py",
-        "            [0, *path],\n",
-        "            [*path, path[-1] if path else 0],\n",
+        "[0, *path][:kept]",
+        "[*path, path[-1] if path else 0][:kept]",
         ("tests/contract/test_logprobs.py",),
     ),
     Mutant(
@@ -444,6 +444,13 @@ MUTANTS = [
         "prices.py",
         "    if row.request.repeats:\n",
         "    if False:\n",
+        ("tests/test_costs.py",),
+    ),
+    Mutant(
+        "a request that must repeat is told nothing of its models",
+        "prices.py",
+        "Prices(batch.costs.typical) if batch.costs.typical else TYPICAL",
+        "TYPICAL",
         ("tests/test_costs.py",),
     ),
     Mutant(
