@@ -15,7 +15,6 @@ import torch
 import foretoken
 from foretoken.errors import ConfigError, ModelError
 from foretoken.models import source, threads
-from foretoken.models.rounding import BITS
 from foretoken.models.source import Checkpoint
 from foretoken.types import swap_remove
 
@@ -28,6 +27,7 @@ store = pytest.importorskip("foretoken.models.openvino_store")
 
 weights = pytest.importorskip("foretoken.models.openvino_weights")
 
+COMPRESSED = ("int8", "int4")  # what this backend compresses weights to
 # Rotary embeddings; norms of queries and keys; learned positions. Compressed, llama comes below, from a checkpoint.
 CONVERTED = [("llama", "none"), ("qwen3", "none"), ("opt", "none"), ("qwen3", "int8"), ("opt", "int4")]
 
@@ -272,7 +272,7 @@ def test_rows_that_no_group_divides_get_eight_bits() -> None:
     assert weights.quantize(torch.ones(2, 48), 4).codes.shape == (2, 3, 16)
 
 
-@pytest.mark.parametrize("quantization", BITS)
+@pytest.mark.parametrize("quantization", COMPRESSED)
 def test_compressed_weights_are_small_on_disk_and_keep_their_word(
     quantization: str, checkpoint: Checkpoint, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +299,7 @@ def test_what_has_no_linear_layers_is_refused(tmp_path: Path, here: Path) -> Non
 def test_a_target_drafts_by_its_own_compressed_weights() -> None:
     prompts = ["What is 2 + 3?", "Name a colour, and say why you like it."]
     plain = foretoken.load("builtin:pair", draft="none", dtype="float32").generate(prompts, max_new_tokens=30)
-    for draft in BITS:
+    for draft in COMPRESSED:
         model = foretoken.load("builtin:pair", draft=draft, length="fixed:3", dtype="float32")
         assert model.draft is not None
         assert (model.draft.path, model.draft.quantization) == (model.target.path, draft)
@@ -572,7 +572,7 @@ def test_what_openvino_would_get_wrong_runs_on_torch(name: str, why: str, tmp_pa
     with pytest.raises(ModelError, match=why):
         load(checkpoint)
     model = checkpoint.load("float32", "cpu")
-    for bits in BITS:
+    for bits in COMPRESSED:
         smaller = Checkpoint(str(checkpoint.path), "target", quantization=bits).load("float32", "cpu")
         assert smaller.backend == model.backend == "torch"
         assert smaller.weight_bytes < 0.75 * model.weight_bytes
@@ -613,7 +613,7 @@ def test_the_key_is_the_content(checkpoint: Checkpoint, tmp_path: Path) -> None:
     key = store.key(checkpoint)
     copied = Path(shutil.copytree(checkpoint.path, tmp_path / "elsewhere"))
     assert store.key(Checkpoint(str(copied), "draft")) == key
-    compressed = {store.key(Checkpoint(str(copied), "draft", quantization=bits)) for bits in ("none", *BITS)}
+    compressed = {store.key(Checkpoint(str(copied), "draft", quantization=bits)) for bits in ("none", *COMPRESSED)}
     assert len(compressed) == 3
     assert key in compressed
     settings = json.loads((copied / "config.json").read_text())
