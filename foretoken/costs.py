@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median
 
 from foretoken.curves import RECENT, Alone, Drafting, Drifting, interpolate
@@ -128,16 +129,14 @@ class MeasuredCosts(Costs):
         width: Callable[[int], int] | None = None,
     ) -> None:
         super().__init__(switch, width)
-        self._calibrated = draft
-        self._draft: dict[int, Drafting] = {}
+        # Until it was measured, drafting so many rows is like drafting one.
+        self._draft: defaultdict[int, Drafting] = defaultdict(partial(Drafting, draft))
         self._verify = Drifting(verify)
         self._switches = deque([switch] * (RECENT // 2), maxlen=RECENT)
         self._alone = Alone()
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
-        # Drafting so many rows is like drafting one until it was measured.
-        drafting = self._draft.get(rows) or Drafting(self._calibrated)
-        return drafting(forwards, self._verify.level) if forwards else 0.0
+        return self._draft[rows](forwards, self._verify.level) if forwards else 0.0
 
     def verify_s(self, tokens: int) -> float:
         return self._verify(self._width(tokens))
@@ -151,14 +150,13 @@ class MeasuredCosts(Costs):
         width, before = self._width(tokens), self._last
         took = verify_s if forwards else draft_s + verify_s  # looking something up is no drafting
         if forwards:
-            self._draft.setdefault(rows, Drafting(self._calibrated)).observe(forwards, draft_s, self._verify.level)
+            self._draft[rows].observe(forwards, draft_s, self._verify.level)
         if before is not None and width < before:  # such sizes are known best
             self._switches.append(took - self._verify(width))
         # All answers change together, since those who ask remember them until one does.
         if fresh := self._verify.observe(width, took, 0.0 if before in (None, width) else self._switch):
             self._switch = max(median(self._switches), 0.0)
-            if rows in self._draft:
-                self._draft[rows].fit()
+            self._draft[rows].fit()
         if rows == 1:
             fresh |= self._alone.observe(tokens == 1, verify_s, verify_s / self._verify.calibrated(width), fresh)
             self.age = self._alone.age

@@ -90,6 +90,8 @@ class Drafting:
 
     def fit(self) -> None:
         """Medians of the shorter half and of the longer half make the line, as far as there are enough of both."""
+        if not self._all:
+            return
         known, half = sorted(self._all), len(self._all) // 2
         (short, little), (long, much) = (
             [median(values) for values in zip(*part, strict=True)]
