@@ -20,13 +20,15 @@ class Costs(ABC):
 
     Attributes:
         last_s: seconds of the last step, where they are measured.
-        changes: how often the answers have changed; while it stays the same, they may be remembered.
+        changes: how often the answers have changed but for `after`; while both stay the same, they may be remembered.
+        after: width of the last step, where the next one's time depends on it.
         age: steps since plain ones were timed by themselves, of a single row.
         typical: what is told to those whom the clock must not decide for; None if nothing is known.
     """
 
     last_s: float | None = None
     changes: int = 0
+    after: int | None = None
     age: int = 0
     typical: Costs | None = None
 
@@ -70,8 +72,7 @@ class Costs(ABC):
 
     def _pass_on(self, width: int) -> None:
         """The next step comes after one of that width."""
-        self.changes += self._switch > 0 and width != self._last
-        self._last = width
+        self._last, self.after = width, width if self._switch else None
 
 
 class GivenCosts(Costs):
@@ -190,5 +191,5 @@ class ScaledCosts(Costs):
         return self._costs.plain_s(rows)
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
-        self._costs.observe(rows, forwards, draft_s, tokens, verify_s)
-        self.last_s, self.changes, self.age = self._costs.last_s, self._costs.changes, self._costs.age
+        (told := self._costs).observe(rows, forwards, draft_s, tokens, verify_s)
+        self.last_s, self.changes, self.after, self.age = told.last_s, told.changes, told.after, told.age

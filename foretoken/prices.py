@@ -28,15 +28,13 @@ class Prices(NamedTuple):
         """Seconds of a step of plain decoding, after others of it."""
         return self.costs.plain_s(self.rows)
 
-    def step_s(self, drafted: int, drawn: int = 0) -> float:
-        """Seconds of the next step if all rows draft so many tokens.
+    def step_s(self, drafted: int) -> float:
+        """Seconds of the next step if all rows draft so many tokens."""
+        return self.draw_s(drafted) + self.read_s(drafted)
 
-        Args:
-            drafted: tokens per row.
-            drawn: how many are drawn in any case.
-        """
-        drawing = self.costs.draft_s(self.rows, max(drafted, drawn)) if drafted or drawn else 0.0
-        return drawing + self.read_s(drafted)
+    def draw_s(self, drafted: int) -> float:
+        """Seconds of drawing so many tokens for all rows."""
+        return self.costs.draft_s(self.rows, drafted) if drafted else 0.0
 
     def read_s(self, drafted: int) -> float:
         """Seconds of the next step if all rows verify so many tokens that cost nothing to draw."""

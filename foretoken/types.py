@@ -131,8 +131,8 @@ class Draft:
     """A token tree per row. A chain is the tree in which every node has at most one child.
 
     Node 0 is the root: the last committed token, whose keys are not in the cache yet. Parents come before children.
-    All but the law is on the CPU where it was known there; tokens that nobody has looked at yet, and their
-    probabilities, are where they were drawn.
+    All but the law is on the CPU where it was known there; tokens that nobody has looked at yet are where they were
+    drawn.
 
     Attributes:
         tokens: [B, N] int64. Token at each node; 0 in padding.
@@ -141,8 +141,9 @@ class Draft:
         q: [B, N, V] float or None. What the drafter says follows node i, zero where nothing was drawn; None when
             `drawn` is POINT.
         drawn: how children were chosen.
-        prob: [B, N] float or None. The drafter's own probability of each token before any sampling parameter (1 at the
-            root), which tells how sure it was even where `q` is a point mass; None for drafters without one.
+        prob: per row, by node. The drafter's own probability of each token before any sampling parameter (1 at the
+            root), which tells how sure it was even where `q` is a point mass; meaningless beyond the row's size. None
+            for drafters without one, and where nobody has looked at the tokens.
         num_forwards: per row. Draft forwards spent.
         along: what the target reads beside the nodes, or None.
         chain: whether it is known that in every row each node in use has the one before it as its parent.
@@ -154,7 +155,7 @@ class Draft:
     sizes: Sequence[int]
     q: Tensor | None
     drawn: Drawn
-    prob: Tensor | None
+    prob: Sequence[Sequence[float]] | None
     num_forwards: Sequence[int]
     along: Along | None = None
     chain: bool = False
@@ -175,9 +176,8 @@ class Draft:
         """All that is small, and more, on the CPU: brought there at once, since each look waits for the device."""
         if self.tokens.device.type == "cpu":
             return self, to_host(*more)
-        assert self.prob is not None, "who drew tokens knows how sure it was"
-        tokens, prob, *here = to_host(self.tokens, self.prob, *more)
-        return replace(self, tokens=tokens, prob=prob), here
+        tokens, *here = to_host(self.tokens, *more)
+        return replace(self, tokens=tokens), here
 
     def at(self, device: torch.device) -> Draft:
         """What rules look at, on the device of the laws."""
@@ -237,7 +237,7 @@ class Frontier:
         drawn: what the drafter said of the leaves' tokens, if they are not roots.
         at: which token of `drawn` the first leaf is; the others follow.
         ready: depth down to which tokens are drawn already, so that drawing them costs nothing more.
-        sure: per row. `prob` of the tokens before the leaf that were taken unasked (see `LengthPolicy.bounds`), since
+        sure: per row. `prob` of the tokens before the leaf that were taken unasked (see `LengthPolicy.plan`), since
             it was asked last.
     """
 

@@ -210,7 +210,6 @@ def test_mistakes_in_instances_are_caught() -> None:
         Draft(ids.float(), ids, sizes, None, Drawn.POINT, None, sizes),
         Draft(ids, ids[:, :2], sizes, None, Drawn.POINT, None, sizes),
         Draft(ids, ids, sizes, torch.zeros(2, 4, 5), Drawn.IID, None, sizes),
-        Draft(ids, ids, sizes, None, Drawn.POINT, torch.zeros(2, 3).bool(), sizes),
         Continuation(ids, ids, None, None, None),
         Scores(torch.zeros(2, 3, 4, dtype=torch.bfloat16), None),
     ):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from foretoken.length.base import Growth, LengthPolicy, within
+from foretoken.length.base import Growth, LengthPolicy, Plan, within
 from foretoken.llm import LLM
 from foretoken.request import Request, Sampling
 from foretoken.sampling import distribution
@@ -33,8 +33,8 @@ class Oracle(LengthPolicy):
     def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         return within(frontier, self._runs(batch))
 
-    def likely(self, batch: Batch, depth: int) -> int:
-        return max(self._runs(batch)) - depth
+    def plan(self, batch: Batch, depth: int, least: int = 1) -> Plan:
+        return Plan(max(self._runs(batch)) - depth)
 
     def _runs(self, batch: Batch) -> list[int]:
         """How many tokens will be accepted of each row's draft."""

@@ -64,9 +64,9 @@ def seconds(steps: Steps, costs: GivenCosts, start_s: float = 0.0) -> float:
     return took
 
 
-def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: int) -> tuple[list[torch.Tensor], int]:
+def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: int) -> tuple[list[float], int]:
     """The drafter's own probability of each token drafted in one step, and how many were drawn for that."""
-    probs: list[torch.Tensor] = []
+    probs: list[float] = []
     drawn = 0
     if policy.rests(batch):
         return probs, drawn
@@ -75,16 +75,15 @@ def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: i
     leaves, index = trace.on, start
     while frontier.active[0][0] and policy.grow(frontier, batch)[0][0]:
         if drawn == len(probs):
-            drawn += max(min(policy.likely(batch, drawn), room - drawn, trace.ahead), 1)
+            drawn += max(min(policy.plan(batch, drawn).draw, room - drawn, trace.ahead), 1)
         if leaves is trace.on and index > start and not trace.accepted[index - 1]:
             leaves, index = trace.off[index - 1], 0
-        probs.append(leaves.prob[index])
+        probs.append(float(leaves.prob[index]))
         depth = len(probs)
         # The record ends with the text, and some way after a rejection.
         more = depth < room and int(leaves.tokens[index]) not in stops
         more = more and (index + 1 < len(leaves.tokens) or (leaves is trace.on and not trace.accepted[index]))
-        said = leaves.prob[index : index + 1].tolist()
-        frontier = Frontier([[depth]], [said], [[more]], _said(leaves, index), 0, drawn)
+        frontier = Frontier([[depth]], [probs[-1:]], [[more]], _said(leaves, index), 0, drawn)
         index += 1
     return probs, drawn
 
@@ -96,9 +95,9 @@ def _said(leaves: Leaves, index: int) -> Continuation:
     return Continuation(tokens, prob, logits, hidden, None)
 
 
-def _as_draft(probs: list[torch.Tensor], drawn: int, device: torch.device) -> Draft:
+def _as_draft(probs: list[float], drawn: int, device: torch.device) -> Draft:
     """The step's draft, as far as policies look at it."""
     nodes = torch.arange(len(probs) + 1, device=device)[None]
-    prob = torch.stack([torch.ones((), device=device), *probs])[None] if probs else None
+    prob = [[1.0, *probs]] if probs else None
     size = len(probs) + 1
     return Draft(torch.zeros_like(nodes), chained(size), [size], None, Drawn.IID, prob, [drawn])

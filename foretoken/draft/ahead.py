@@ -29,7 +29,7 @@ def draft_ahead(
         room: how many tokens each row may be drafted.
     """
     roots = batch.roots
-    tokens, probs, laws = list[Tensor](), list[Tensor](), list[Tensor]()  # [B, K] and [B, K, V] each
+    tokens, laws = list[Tensor](), list[Tensor]()  # [B, K] and [B, K, V] each
     depths, forwards, ready = [0] * len(room), [0] * len(room), 0
     unseen = [[1.0]] * len(room)
     while any(going := [depth < most for depth, most in zip(depths, room, strict=True)]):
@@ -40,11 +40,10 @@ def draft_ahead(
             break
         deep = max(depths)
         if deep == ready:
-            likely = min(length.likely(batch, deep), max(room) - deep)
+            likely = min(length.plan(batch, deep).draw, max(room) - deep)
             read = [roots, *(token for drawn in tokens for token in drawn.unbind(1))]
             drawn, peeked = drafter.candidates(batch, read, certain, growing, lambda *_: None, likely)
             tokens.append(drawn.tokens)
-            probs.append(drawn.prob)
             laws += [] if drawn.q is None else [drawn.q]
             count = drawn.tokens.shape[1]
             cost = sum(drafter.forwards(deep + more) for more in range(1, count + 1))
@@ -57,18 +56,15 @@ def draft_ahead(
         depths = [depth + more for depth, more in zip(depths, growing, strict=True)]
     if not any(depths):
         return Draft.root_only(roots, Drawn.IID)
-    return _chain(roots, tokens, probs, laws, depths, forwards)
+    return _chain(roots, tokens, laws, depths, forwards)
 
 
-def _chain(
-    roots: Tensor, tokens: list[Tensor], probs: list[Tensor], laws: list[Tensor], depths: list[int], forwards: list[int]
-) -> Draft:
+def _chain(roots: Tensor, tokens: list[Tensor], laws: list[Tensor], depths: list[int], forwards: list[int]) -> Draft:
     """A chain per row.
 
     Args:
         roots: [B] int64, on the CPU.
         tokens: [B, K] int64 each. What was drawn, meaningless beyond a row's depth.
-        probs: [B, K] float each. The draft's own probabilities of it.
         laws: [B, K, V] float each. What it was drawn from; empty where every token is a point mass.
         depths: how many tokens were drawn for each row.
         forwards: as in `Draft`.
@@ -76,7 +72,6 @@ def _chain(
     there, nodes = tokens[0].device, max(depths) + 1
     sizes, alike = [depth + 1 for depth in depths], min(depths) == nodes - 1
     drawn = torch.cat([roots.to(there, non_blocking=True)[:, None], *tokens], 1)[:, :nodes]
-    prob = torch.nn.functional.pad(torch.cat(probs, 1), (1, 0), value=1.0)[:, :nodes]
     law = None
     if laws:
         law = torch.nn.functional.pad(torch.cat(laws, 1)[:, : nodes - 1], (0, 0, 0, 1))
@@ -86,4 +81,4 @@ def _chain(
         if law is not None:
             law = law * (node < deep)[..., None].to(there, non_blocking=True)
     drawn_as = Drawn.POINT if law is None else Drawn.IID
-    return Draft(drawn, chained(*sizes), sizes, law, drawn_as, prob, forwards, chain=True)
+    return Draft(drawn, chained(*sizes), sizes, law, drawn_as, None, forwards, chain=True)

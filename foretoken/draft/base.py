@@ -164,8 +164,7 @@ class ChainDrafter(Drafter):
         frontier = Frontier([[0]] * len(rows), [[1.0]] * len(rows), single(going))
         tokens, laws = [batch.roots], []
         look = None if device.type == "cpu" else length.look
-        depth = ready = sure = 0  # how deep the draft is, and down to where tokens are drawn, and wanted in any case
-        asked = 0  # depth at which the policy was asked last
+        depth = ready = sure = asked = 0  # down to where: drafted, drawn, wanted in any case, asked about
         while any(going):
             if depth < sure:
                 growing = list(going)
@@ -178,13 +177,14 @@ class ChainDrafter(Drafter):
             if not any(growing):
                 break
             if depth == ready:
-                likely = min(max(length.likely(batch, depth), AT_ONCE if look else 1), max(room) - depth)
+                plan = length.plan(batch, depth, AT_ONCE if look else 1)
+                likely = min(plan.draw, max(room) - depth)
                 drawn, peeked = self.candidates(batch, tokens, certain, growing, lambda b, _: paths[b], likely, look)
                 tokens += drawn.tokens.unbind(1)
                 drawn = drawn.near(look)
                 near = list(zip(drawn.tokens.tolist(), drawn.prob.tolist(), strict=True))
                 first, ready = depth, depth + drawn.tokens.shape[1]
-                sure, most = length.bounds(batch, depth, ready)
+                sure, most = min(plan.sure, ready), plan.most
                 cost = sum(map(self.forwards, range(depth + 1, ready + 1)))
                 forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
             at, depth = depth - first, depth + 1
@@ -209,14 +209,14 @@ class ChainDrafter(Drafter):
         if not depth:
             return Draft.root_only(tokens[0], Drawn.IID)
         stacked = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
-        return chain(batch, paths, stacked, torch.tensor(probs), forwards, points)
+        return chain(batch, paths, stacked, probs, forwards, points)
 
 
 def chain(
     batch: Batch,
     paths: list[list[int]],
     q: Tensor | None,
-    prob: Tensor,
+    prob: list[list[float]],
     forwards: list[int],
     points: list[bool] | None = None,
 ) -> Draft:
@@ -226,7 +226,7 @@ def chain(
         batch: the rows.
         paths: what was drafted below the root of each.
         q: [B, N, V] float or None. None where every token is a point mass.
-        prob: [B, N] float. As in `Draft`.
+        prob: as in `Draft`.
         forwards: as in `Draft`.
         points: as in `Draft`.
     """

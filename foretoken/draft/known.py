@@ -6,8 +6,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
-
 from foretoken.draft.base import Drafter, chain
 from foretoken.length.base import LengthPolicy
 from foretoken.shape.base import TreeShape
@@ -49,8 +47,7 @@ class Known(Drafter):
 
 def known_chain(batch: Batch, picked: Sequence[tuple[list[int], list[float]]]) -> Draft:
     """A chain per row, of candidates that are known with their probabilities."""
-    deepest = max(len(path) for path, _ in picked)
-    if not deepest:
+    if not any(path for path, _ in picked):
         return Draft.root_only(batch.roots)
-    prob = torch.tensor([[1.0, *chances, *[1.0] * (deepest - len(chances))] for _, chances in picked])
+    prob = [[1.0, *chances] for _, chances in picked]
     return chain(batch, [path for path, _ in picked], None, prob, [0] * len(picked))

@@ -14,7 +14,7 @@ from torch import Tensor
 from foretoken.costs import Costs
 from foretoken.draft.base import Drafter
 from foretoken.draft.known import Known, known_chain
-from foretoken.length.base import Growth, LengthPolicy
+from foretoken.length.base import Growth, LengthPolicy, Plan
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft, Drawn, Frontier, Row, Scores, Verdict
 
@@ -110,8 +110,8 @@ class Others(LengthPolicy):
         asked = replace(frontier, active=self._unless_out(frontier.active))
         return self._unless_out(self._length.grow(asked, batch))
 
-    def likely(self, batch: Batch, depth: int) -> int:
-        return self._length.likely(batch, depth)
+    def plan(self, batch: Batch, depth: int, least: int = 1) -> Plan:
+        return self._length.plan(batch, depth, least)
 
     def _unless_out(self, wanted: Growth) -> Growth:
         return [[more and not out for more in row] for row, out in zip(wanted, self._out, strict=True)]
@@ -127,9 +127,9 @@ def joined(known: Draft, drawn: Draft, looked_up: Sequence[bool]) -> Draft:
     """
     nodes = max(known.tokens.shape[1], drawn.tokens.shape[1])
     mine = torch.tensor([[size > 1] for size in known.sizes])
-    tokens, parents, prob = (
+    tokens, parents = (
         torch.where(mine.to(theirs.device), padded(ours, nodes).to(theirs.device), padded(theirs, nodes))
-        for ours, theirs in ((getattr(known, name), getattr(drawn, name)) for name in ("tokens", "parents", "prob"))
+        for ours, theirs in ((known.tokens, drawn.tokens), (known.parents, drawn.parents))
     )
     q = None
     if drawn.q is not None:
@@ -138,12 +138,14 @@ def joined(known: Draft, drawn: Draft, looked_up: Sequence[bool]) -> Draft:
         point = torch.zeros_like(q)
         point[:, : held.tokens.shape[1] - 1].scatter_(2, held.tokens[:, 1:, None], held.nodes[:, 1:, None].to(q))
         q = torch.where(mine[..., None], point, q)
+    prob = None
+    if known.prob and drawn.prob:
+        prob = [a if one else b for one, a, b in zip(looked_up, known.prob, drawn.prob, strict=True)]
     sizes = list(map(max, known.sizes, drawn.sizes))
     points = [one or other for one, other in zip(looked_up, drawn.points or looked_up, strict=True)]
     return Draft(tokens, parents, sizes, q, drawn.drawn, prob, drawn.num_forwards, chain=True, points=points)
 
 
-def padded(numbers: Tensor | None, nodes: int) -> Tensor:
+def padded(numbers: Tensor, nodes: int) -> Tensor:
     """[B, N] with N `nodes`; zeros are added."""
-    assert numbers is not None, "chains of both kinds tell how sure they are"
     return torch.nn.functional.pad(numbers, (0, nodes - numbers.shape[1]))

@@ -10,7 +10,7 @@ from math import exp, log, sqrt
 import torch
 
 from foretoken.errors import ConfigError, did_you_mean
-from foretoken.length.base import Growth, LengthPolicy, check_length, check_probability, probable, within
+from foretoken.length.base import Growth, LengthPolicy, Plan, check_length, check_probability, probable, within
 from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Draft, Frontier, Row, Verdict
 
@@ -67,8 +67,8 @@ class Bandit(LengthPolicy):
             self._choose(arms, batch, [any(may) for may in frontier.active])
         return within(frontier, [one.chosen for one in arms])
 
-    def likely(self, batch: Batch, depth: int) -> int:
-        return max(self._arms(row).chosen for row in batch.rows) - depth
+    def plan(self, batch: Batch, depth: int, least: int = 1) -> Plan:
+        return Plan(max(self._arms(row).chosen for row in batch.rows) - depth)
 
     def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
         return probable(known)  # its lengths are those of drafts that cost something

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
-from typing import ClassVar, Protocol, Self, TypeVar
+from typing import ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,6 +49,20 @@ class Trained(Protocol):
         ...
 
 
+class Plan(NamedTuple):
+    """What a policy knows of the tokens to come. Between `sure` and `most` it is asked about them one by one.
+
+    Attributes:
+        draw: how many to draw together, for drafters that can. A guess: what is drawn need not be kept.
+        sure: depth down to which they are wanted whatever they are, in every row, if so many are drawn.
+        most: depth below which none is wanted in any row.
+    """
+
+    draw: int
+    sure: int = 0
+    most: int = DEEPEST
+
+
 class LengthPolicy(ABC):
     """Says, before a token is drawn, whether drawing it is worth a draft forward.
 
@@ -84,18 +98,6 @@ class LengthPolicy(ABC):
         """Whether this row is not drafted for in this step, whatever the others are; asked after `rests`."""
         return False
 
-    def bounds(self, batch: Batch, depth: int, drawn: int) -> tuple[int, int]:
-        """Down to which depth tokens are wanted whatever they are, and below which depth none is, in any row.
-
-        Between the two it is asked about them one by one.
-
-        Args:
-            batch: the rows.
-            depth: how deep the draft is.
-            drawn: depth down to which tokens are drawn now.
-        """
-        return depth, DEEPEST
-
     def declines(self, batch: Batch) -> bool:
         """Whether no row wants any candidate in the coming step, not even one that is known for nothing.
 
@@ -119,12 +121,15 @@ class LengthPolicy(ABC):
     def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         """Decide which leaves get a child: whether to go deeper, by row and leaf. Those not active are ignored."""
 
-    def likely(self, batch: Batch, depth: int) -> int:
-        """How many more tokens will be wanted at this depth, as far as that is known, for drafters that draw several.
+    def plan(self, batch: Batch, depth: int, least: int = 1) -> Plan:
+        """What is known of the tokens to come before they are drawn. Asked after `grow` wanted one.
 
-        A guess: whatever is drawn, `grow` decides token by token what is kept. Asked after `grow` wanted one.
+        Args:
+            batch: the rows.
+            depth: how deep the draft is.
+            least: tokens that are drawn in any case.
         """
-        return 1
+        return Plan(least)
 
     def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
         """How many candidates of each row to verify where all of them are known, and drawing them costs nothing.

@@ -60,7 +60,7 @@ class Confidence(LengthPolicy):
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
         if not self.config.adaptive or draft.prob is None:
             return
-        probs, sizes = draft.prob.tolist(), draft.sizes
+        probs, sizes = draft.prob, draft.sizes
         for b, (row, accepted) in enumerate(zip(batch.rows, verdict.counts, strict=True)):
             threshold, samples = row.memory.get(self, (self.config.threshold, []))
             # Tokens after the first rejection were never judged on their own merit, so they are left out.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foretoken.length.base import Growth, LengthPolicy, check_length, within
+from foretoken.length.base import Growth, LengthPolicy, Plan, check_length, within
 from foretoken.types import Batch, Frontier
 
 
@@ -36,11 +36,8 @@ class Fixed(LengthPolicy):
     def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         return within(frontier, [self.config.k] * len(batch.rows))
 
-    def likely(self, batch: Batch, depth: int) -> int:
-        return self.config.k - depth
-
-    def bounds(self, batch: Batch, depth: int, drawn: int) -> tuple[int, int]:
-        return min(self.config.k, drawn), self.config.k
+    def plan(self, batch: Batch, depth: int, least: int = 1) -> Plan:
+        return Plan(self.config.k - depth, self.config.k, self.config.k)
 
     def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
         return [min(self.config.k, len(chances)) for chances in known]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foretoken.length.base import Growth, LengthPolicy, check_length, within
+from foretoken.length.base import Growth, LengthPolicy, Plan, check_length, within
 from foretoken.types import Batch, Draft, Frontier, Verdict
 
 
@@ -42,8 +42,8 @@ class Heuristic(LengthPolicy):
     def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         return within(frontier, self._lengths(batch))
 
-    def likely(self, batch: Batch, depth: int) -> int:
-        return max(self._lengths(batch)) - depth
+    def plan(self, batch: Batch, depth: int, least: int = 1) -> Plan:
+        return Plan(max(self._lengths(batch)) - depth)
 
     def _lengths(self, batch: Batch) -> list[int]:
         return [row.memory.get(self, self.config.start) for row in batch.rows]

@@ -25,32 +25,39 @@ class Outlook:
         drawn: candidates of this step that are drawn already.
     """
 
-    __slots__ = ("_asked", "_bounds", "_expect", "_first", "_gains", "_known", "_seconds", "drawn")
+    __slots__ = ("_asked", "_bounds", "_draws", "_expect", "_first", "_gains", "_known", "_reads", "drawn")
 
     def __init__(self, known: bool, expect: Callable[[Prices], tuple[float, float]]) -> None:
         self._known, self._expect, self.drawn = known, expect, 0
         self._asked: tuple[Costs, int, int] | None = None  # who said what steps cost, and when
-        self._seconds: dict[tuple[int, int], list[float]] = {}  # of steps from so many candidates on, by those drawn
+        # Seconds by candidates, and what is read after what, where that matters.
+        self._draws: dict[int, float] = {}
+        self._reads: dict[tuple[int, int | None], float] = {}
+        self._bounds: dict[tuple[int, int, int | None], tuple[int, int]] = {}  # by depth, those drawn, and the same
+        self._first: dict[int | None, int] = {}  # candidates that pay most at first
         self._gains: list[float] = []  # of the next few candidates
-        self._first = 0  # candidates that pay most at first
-        self._bounds: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def renew(self, price: Prices, anyway: bool) -> None:
-        """Forget what costs said if they say otherwise now, and what follows from it then, or anyway."""
+    def renew(self, price: Prices) -> None:
+        """Forget what costs said if they say otherwise now, and all that follows from it."""
         if self._asked != (asked := (price.costs, price.costs.changes, price.rows)):
-            self._asked, self._seconds = asked, {}
-        elif not anyway:
-            return
-        self._gains, self._first, self._bounds = [], 0, {}
+            self._asked, self._draws, self._reads = asked, {}, {}
+            self.forget()
+
+    def forget(self) -> None:
+        """Forget what follows from expectations, which have changed."""
+        self._gains, self._first, self._bounds = [], {}, {}
 
     def steps(self, depth: int, price: Prices, count: int = AHEAD) -> list[float]:
         """Seconds of this step with so many candidates, with one more, and so on up to `count` more, if not beyond."""
-        what = depth, self.drawn
-        if len(known := self._seconds.get(what, [])) <= count:
-            drafted = range(depth, depth + count + 1)
-            known = [price.read_s(one) if self._known else price.step_s(one, self.drawn) for one in drafted]
-            self._seconds[what] = known
-        return known
+        draws, reads, after, found = self._draws, self._reads, price.costs.after, []
+        for drafted in range(depth, depth + count + 1):
+            if (read := reads.get((drafted, after))) is None:
+                read = reads[drafted, after] = price.read_s(drafted)
+            drawn = 0 if self._known else max(drafted, self.drawn)
+            if (draw := draws.get(drawn)) is None:
+                draw = draws[drawn] = price.draw_s(drawn)
+            found.append(draw + read)
+        return found
 
     def worth(self, depth: int, price: Prices) -> float:
         """Expected gain over cost of going on: the best of a few lengths."""
@@ -66,20 +73,20 @@ class Outlook:
             price: of drafting.
             survival: chance that all of those are accepted.
         """
-        if depth or not self._first:
-            profits = [survival * gain - cost for gain, cost in self._options(depth, price)]
-            count = 1 + profits.index(max(profits))
-            if depth:
-                return count
-            self._first = count
-        return self._first
+        if not depth and price.costs.after in self._first:
+            return self._first[price.costs.after]
+        profits = [survival * gain - cost for gain, cost in self._options(depth, price)]
+        count = 1 + profits.index(max(profits))
+        if not depth:
+            self._first[price.costs.after] = count
+        return count
 
     def bounds(self, depth: int, price: Prices) -> tuple[int, int]:
         """Down to which depth candidates that are drawn already cost nothing, since that many are read in any case.
 
         And below which depth none pays.
         """
-        what = depth, self.drawn
+        what = depth, self.drawn, price.costs.after
         if what not in self._bounds:
             _, first, *others = self.steps(depth, price)[: self.drawn - depth + 1]
             sure = depth + 1 + sum(1 for _ in takewhile(first.__ge__, others))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from operator import mul
 
@@ -12,7 +12,7 @@ from foretoken.length.outlook import Outlook
 from foretoken.length.record import FADE, START, Record
 from foretoken.prices import Prices
 
-OPEN = 2.0  # the head is asked where gain and cost are within this factor of each other
+OPEN = 1.25  # the head is asked where gain and cost are within this factor of each other
 CLOSE = 0.7  # of the time of plain decoding; below that, there is no doubt
 STILL = 4.0  # times what a step should take: no step is that slow, so something else was done, such as a capture
 
@@ -33,7 +33,7 @@ class Pace:
 
     __slots__ = (
         *("_accepted", "_before", "_belief", "_judged", "_lessons", "_outlook", "_overall", "_own", "_reader"),
-        *("_scores", "_survival", "_tries", "chosen", "rest", "resting"),
+        *("_scores", "_survival", "_tries", "_unread", "chosen", "rest", "resting"),
     )
 
     def __init__(self, temperature: float, overall: Record, known: bool = False) -> None:
@@ -43,7 +43,8 @@ class Pace:
         self._before = 1.0  # the draft's probability of the candidate before
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
         self._survival = 1.0  # chance that all candidates so far are accepted
-        self._lessons = 0  # steps that it has learnt from
+        self._lessons = 0  # steps that drafted
+        self._unread: list[tuple[Sequence[float], dict[int, float], int]] = []  # those not learnt from yet
         self._outlook = Outlook(known, self._expect)
         self._own, self._overall = Record(), overall
         self._own.steps = START * overall.steps / overall.tokens
@@ -94,7 +95,7 @@ class Pace:
         self._outlook.drawn = drawn
         if depth == 0:
             self._survival, self._scores = 1.0, {}
-            self._outlook.renew(price, is_time(self._lessons))
+            self._outlook.renew(price)
             return not self.resting
         for one in sure:
             self._survival *= self._belief(log_odds(one))
@@ -122,7 +123,7 @@ class Pace:
         """
         if self.resting or not probs:
             return 0
-        self._outlook.renew(price, is_time(self._lessons))
+        self._outlook.renew(price)
         usual, survival, tokens, share = self._token_s(price), 1.0, 1.0, price.share
         here, *others = self._outlook.steps(0, price, len(probs))
         if usual * sum(accumulate(probs, mul)) < (others[0] - here) * share:
@@ -156,7 +157,7 @@ class Pace:
         """Chance that a candidate is accepted, and seconds per token."""
         return self._accepted / self._judged, self._token_s(price)
 
-    def observe(self, probs: list[float], accepted: int, price: Prices) -> None:
+    def observe(self, probs: Sequence[float], accepted: int, price: Prices) -> None:
         """Learn from a step that drafted.
 
         Args:
@@ -164,15 +165,13 @@ class Pace:
             accepted: how many of them were kept.
             price: of drafting.
         """
-        # Nothing after the first rejection was judged on its own merit.
-        for index, prob in enumerate(probs[: accepted + 1]):
-            self._belief.observe(log_odds(prob), index < accepted)
-            if index in self._scores:
-                self._reader.observe(self._scores[index], index < accepted)
-        self._fade()
         self._lessons += 1
-        self._accepted += accepted
-        self._judged += min(accepted + 1, len(probs))
+        self._unread.append((probs, self._scores, accepted))
+        if is_time(self._lessons):  # of what is done in a row, the first is dear, as everything is after a large model
+            for lesson in self._unread:
+                self._learn(*lesson)
+            self._unread.clear()
+            self._outlook.forget()
         should, last_s = self._outlook.steps(0, price, len(probs))[len(probs)] / price.plain_s, price.costs.last_s
         took = self._count(should, accepted + 1, None if self._tries else last_s, price)
         lost = took + price.back_s(len(probs)) / price.plain_s - accepted - 1
@@ -182,6 +181,17 @@ class Pace:
         # A step that paid is followed by another, whatever those before it were.
         if lost > 0 and not self._own.pays:
             self.rest = self._overall.pause(lost)
+
+    def _learn(self, probs: Sequence[float], scores: Mapping[int, float], accepted: int) -> None:
+        """Learn how likely candidates are accepted from a step that drafted."""
+        # Nothing after the first rejection was judged on its own merit.
+        for index, prob in enumerate(probs[: accepted + 1]):
+            self._belief.observe(log_odds(prob), index < accepted)
+            if index in scores:
+                self._reader.observe(scores[index], index < accepted)
+        self._fade()
+        self._accepted += accepted
+        self._judged += min(accepted + 1, len(probs))
 
     def waits(self, price: Prices) -> None:
         """Learn from a step for which nothing was known that was worth it, unless it was one of a rest.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foretoken.costs import GivenCosts
 from foretoken.errors import ConfigError
-from foretoken.length.base import Growth, LengthPolicy, check_length, leaves, single
+from foretoken.length.base import Growth, LengthPolicy, Plan, check_length, leaves, single
 from foretoken.length.pace import Pace
 from foretoken.length.record import Record
 from foretoken.models.acceptance_head import AcceptanceHead
@@ -113,17 +113,14 @@ class Renewal(LengthPolicy):
             for b, (row, (depth, prob)) in enumerate(zip(batch.rows, leaves(frontier), strict=True))
         )
 
-    def likely(self, batch: Batch, depth: int) -> int:
-        most = max(self._pace(row).likely(depth, self._prices(row, batch, len(batch.rows))) for row in batch.rows)
-        return min(most, self.config.most - depth)
-
-    def bounds(self, batch: Batch, depth: int, drawn: int) -> tuple[int, int]:
-        most = self.config.most
-        if any(row.request.repeats for row in batch.rows):  # as above
-            return depth, most
-        price = self._prices(batch.rows[0], batch, len(batch.rows))
-        bounds = [self._pace(row).bounds(depth, drawn, price) for row in batch.rows]
-        return min(most, *(first for first, _ in bounds)), min(most, max(last for _, last in bounds))
+    def plan(self, batch: Batch, depth: int, least: int = 1) -> Plan:
+        rows, most = batch.rows, self.config.most
+        paces = [(self._pace(row), self._prices(row, batch, len(rows))) for row in rows]
+        count = min(max(least, *(pace.likely(depth, price) for pace, price in paces)), most - depth)
+        if any(row.request.repeats for row in rows):  # as above
+            return Plan(count, 0, most)
+        bounds = [pace.bounds(depth, depth + count, price) for pace, price in paces]
+        return Plan(count, min(first for first, _ in bounds), min(most, max(last for _, last in bounds)))
 
     def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
         drafting = sum(map(bool, known))
@@ -133,19 +130,16 @@ class Renewal(LengthPolicy):
         ]
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
-        for row, size in zip(batch.rows, draft.sizes, strict=True):
-            pace = row.memory.get((self, True))
-            if size == 1 and pace is not None and (row.request.repeats or len(batch.rows) == 1) and not self._apart:
-                pace.waits(self._prices(row, batch, 1))
-        if draft.prob is None:
-            return
-        drafted = draft.sizes, draft.prob.tolist(), draft.num_forwards, verdict.counts
-        for row, size, probs, forwards, accepted in zip(batch.rows, *drafted, strict=True):
-            if size > 1:
+        for b, (row, size) in enumerate(zip(batch.rows, draft.sizes, strict=True)):
+            pace: Pace | None = row.memory.get((self, True))
+            if size == 1:
+                if pace is not None and (row.request.repeats or len(batch.rows) == 1) and not self._apart:
+                    pace.waits(self._prices(row, batch, 1))
+            elif draft.prob is not None:
                 # What it chose may have been left for a draft, and there are drafts without forwards.
-                chosen = (self, True) in row.memory and self._pace(row, known=True).chosen > 0
-                pace = self._pace(row, known=chosen and not forwards)
-                pace.observe(probs[1:size], accepted, self._prices(row, batch, 1))
+                if pace is None or not pace.chosen or draft.num_forwards[b]:
+                    pace = self._pace(row)
+                pace.observe(draft.prob[b][1:size], verdict.counts[b], self._prices(row, batch, 1))
 
     def _sets_apart(self, batch: Batch) -> bool:
         """Whether this step is decoded plainly to see what that takes: ever more seldom while it takes the same."""

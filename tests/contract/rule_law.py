@@ -126,7 +126,7 @@ class Step:
                 if node.q is not None:
                     q[b, i] = torch.tensor(node.q, dtype=torch.float64)
         sizes = [len(tree) for tree in trees]
-        prob = torch.tensor([[n.prob for n in tree] + [0.0] * (widest - len(tree)) for tree in trees])
+        prob = [[n.prob for n in tree] for tree in trees]
         known = None if self.drawn is Drawn.POINT else q
         return Draft(tokens, parents, sizes, known, self.drawn, prob, [0] * len(trees)), p
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from foretoken.length.base import LengthPolicy
+from foretoken.length.base import LengthPolicy, Plan
 from foretoken.registry import find
 from foretoken.request import Request, Sampling
 from tests.contract.drawing import AHEAD, DrawingTable, coarse_table
@@ -33,7 +33,7 @@ REQUESTS = [
 @pytest.fixture(autouse=True)
 def guesses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Policies that do not say how many they will want get three, so that some are dropped."""
-    monkeypatch.setattr(LengthPolicy, "likely", lambda *_: 3)
+    monkeypatch.setattr(LengthPolicy, "plan", lambda *_: Plan(3))
 
 
 @pytest.mark.parametrize("setup", SAMPLED, ids=str)

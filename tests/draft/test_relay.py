@@ -94,7 +94,7 @@ def test_chains_of_unlike_length_are_joined() -> None:
         law = torch.full((2, nodes, 3), 1 / 3) * used[..., None] if q else None
         drawn = Drawn.IID if q else Drawn.POINT
         forwards = [(size - 1) * q for size in sizes]
-        return Draft(2 * used, used.long(), sizes, law, drawn, used / 2, forwards, chain=True)
+        return Draft(2 * used, used.long(), sizes, law, drawn, (used / 2).tolist(), forwards, chain=True)
 
     for known, model in (([5, 1], [1, 2]), ([2, 1], [1, 4])):
         one = joined(chain(known, False), chain(model, True), [True, False])

@@ -120,8 +120,8 @@ def test_a_draft_is_a_chain_of_point_masses_that_cost_nothing() -> None:
     assert (draft.sizes, draft.num_forwards) == ([4, 1], [0, 0])
     assert (draft.drawn, draft.q, draft.chain) == (Drawn.POINT, None, True)
     assert draft.prob is not None
-    assert draft.prob[0, 0] == 1
-    assert draft.prob[0, 1:].tolist() == pytest.approx([PRIOR[3][1], PRIOR[2][1], PRIOR[2][1]])
+    assert draft.prob[0][0] == 1
+    assert draft.prob[0][1:] == pytest.approx([PRIOR[3][1], PRIOR[2][1], PRIOR[2][1]])
     few = drafter.draft(rows, Fixed(), Choice(find("shape", "chain")).make(), 2)
     assert few.tokens.tolist() == [[1, 2], [0, 0]]
 

@@ -30,9 +30,9 @@ def frontier(depths: Sequence[int], probs: Sequence[float] | None = None) -> Fro
 
 
 def finished(drafted: Sequence[int], accepted: Sequence[int], probs: Tensor | None = None) -> tuple[Draft, Verdict]:
-    """A step of chains, of which each row drafted and accepted so many tokens."""
+    """A step of chains, of which each row drafted and accepted so many tokens, with probabilities of the nodes."""
     sizes = [count + 1 for count in drafted]
     parents = chained(*sizes)
     tokens = torch.zeros_like(parents)
-    draft = Draft(tokens, parents, sizes, None, Drawn.POINT, probs, drafted)
+    draft = Draft(tokens, parents, sizes, None, Drawn.POINT, None if probs is None else probs.tolist(), drafted)
     return draft, chain_verdict(list(drafted), list(accepted), [0] * len(sizes))

@@ -12,7 +12,7 @@ from foretoken.bench.replay import replay, seconds
 from foretoken.bench.trace import DEPTH, Leaves, Trace
 from foretoken.costs import GivenCosts, MeasuredCosts
 from foretoken.errors import ConfigError
-from foretoken.length.base import LengthPolicy
+from foretoken.length.base import LengthPolicy, Plan
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.fixed import Fixed
 from foretoken.length.pace import Pace
@@ -250,13 +250,30 @@ def test_a_belief_starts_as_told_and_stays_finite() -> None:
 def test_candidates_that_are_drawn_and_read_for_nothing_are_not_asked_about() -> None:
     policy, rows = Renewal(), batch(2)
     rows.costs = GivenCosts(0.1)
-    assert policy.bounds(rows, 0, 3) == (3, 20)
-    assert policy.bounds(rows, 3, 5) == (5, 20)
+    assert policy.plan(rows, 0, 3) == Plan(4, 4, 20)
+    assert policy.plan(rows, 3, 5) == Plan(5, 8, 20)
     rows.costs = GivenCosts(0.1, {1: 1.0, 6: 1.0, 7: 2.0})  # with two rows, the third candidate costs
-    assert policy.bounds(rows, 0, 4) == (2, 2)  # and does not pay, whatever the first two are
-    assert Renewal(Renewal.Config(most=2)).bounds(rows, 0, 2) == (2, 2)
+    assert policy.grow(frontier([0, 0]), rows) == [[True], [True]]
+    assert policy.plan(rows, 0, 4) == Plan(4, 2, 2)  # and does not pay, whatever the first two are
+    assert Renewal(Renewal.Config(most=2)).plan(rows, 0) == Plan(2, 2, 2)
     rows.rows[0].request = replace(rows.rows[0].request, repeats=True)
-    assert policy.bounds(rows, 0, 2) == (0, 20)  # its neighbours would decide
+    assert policy.plan(rows, 0, 2).sure == 0  # its neighbours would decide
+    assert policy.plan(rows, 0, 2).most == 20
+
+
+def test_steps_are_learnt_from_once_each_and_a_few_at_a_time() -> None:
+    one, price, dice = Pace(0.0, Record()), Prices(GivenCosts(0.1)), np.random.default_rng(1)
+    belief, updates = Belief(1.0, 1.0), 0
+    for lesson in range(1, 28):
+        probs = dice.uniform(0.1, 0.9, 3).tolist()
+        accepted, before = int(dice.integers(0, 4)), one._belief.shift
+        one.observe(probs, accepted, price)
+        updates += one._belief.shift != before
+        for index, prob in enumerate(probs[: accepted + 1]):
+            belief.observe(log_odds(prob), index < accepted)
+        if lesson < 9 or lesson % 9 == 0:
+            assert (one._belief.shift, one._belief.scale) == (belief.shift, belief.scale)
+    assert updates == 11
 
 
 def test_candidates_that_it_was_not_asked_about_count_all_the_same() -> None:

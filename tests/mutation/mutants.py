@@ -428,16 +428,30 @@ MUTANTS = [
     Mutant(
         "renewal remembers for ever what a step costs",
         "length/outlook.py",
-        "self._asked, self._seconds = asked, {}",
+        "self._asked, self._draws, self._reads = asked, {}, {}",
         "self._asked = asked",
         ("tests/length/test_renewal.py",),
     ),
     Mutant(
         "what renewal hopes for at first it hopes for ever",
         "length/pace.py",
-        "self._outlook.renew(price, is_time(self._lessons))\n            return",
-        "self._outlook.renew(price, self._lessons < 9)\n            return",
+        "            self._outlook.forget()\n",
+        "",
         ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
+        "renewal learns from a step more than once",
+        "length/pace.py",
+        "            self._unread.clear()\n",
+        "",
+        ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
+        "what a step costs is remembered whatever the last one read",
+        "costs.py",
+        "self._last, self.after = width, width if self._switch else None",
+        "self._last, self.after = width, None",
+        ("tests/test_costs.py",),
     ),
     Mutant(
         "a request that must repeat asks the clock",
