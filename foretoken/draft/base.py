@@ -157,14 +157,14 @@ class ChainDrafter(Drafter):
         certain = all(points)
         if not (length.looks or device.type == "cpu" or any(row.request.sampling.edits for row in rows)):
             return draft_ahead(self, certain, batch, length, shape, room)
-        # Kept as lists: on a CPU every operation on a tensor takes microseconds, of one number as well.
         paths: list[list[int]] = [[] for _ in rows]
         probs = [[1.0] for _ in rows]
         forwards, going = [0] * len(rows), [most > 0 for most in room]
         frontier = Frontier([[0]] * len(rows), [[1.0]] * len(rows), single(going))
         tokens, laws = [batch.roots], []
         look = None if device.type == "cpu" else length.look
-        depth = ready = sure = asked = 0  # down to where: drafted, drawn, wanted in any case, asked about
+        plan = length.plan(batch, 0, least := AT_ONCE if look else 1)
+        depth, ready, asked, sure = 0, 0, 0, plan.sure  # down to where: drafted, drawn, asked about, wanted anyway
         while any(going):
             if depth < sure:
                 growing = list(going)
@@ -177,7 +177,7 @@ class ChainDrafter(Drafter):
             if not any(growing):
                 break
             if depth == ready:
-                plan = length.plan(batch, depth, AT_ONCE if look else 1)
+                plan = length.plan(batch, depth, least) if depth else plan
                 likely = min(plan.draw, max(room) - depth)
                 drawn, peeked = self.candidates(batch, tokens, certain, growing, lambda b, _: paths[b], likely, look)
                 tokens += drawn.tokens.unbind(1)

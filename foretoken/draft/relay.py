@@ -111,7 +111,7 @@ class Others(LengthPolicy):
         return self._unless_out(self._length.grow(asked, batch))
 
     def plan(self, batch: Batch, depth: int, least: int = 1) -> Plan:
-        return self._length.plan(batch, depth, least)
+        return self._length.plan(batch, depth, least)._replace(sure=0)
 
     def _unless_out(self, wanted: Growth) -> Growth:
         return [[more and not out for more in row] for row, out in zip(wanted, self._out, strict=True)]

@@ -54,7 +54,8 @@ class Plan(NamedTuple):
 
     Attributes:
         draw: how many to draw together, for drafters that can. A guess: what is drawn need not be kept.
-        sure: depth down to which they are wanted whatever they are, in every row, if so many are drawn.
+        sure: depth down to which they are wanted whatever they are, in every row, if so many are drawn; `grow` is not
+            asked about those.
         most: depth below which none is wanted in any row.
     """
 
@@ -122,7 +123,9 @@ class LengthPolicy(ABC):
         """Decide which leaves get a child: whether to go deeper, by row and leaf. Those not active are ignored."""
 
     def plan(self, batch: Batch, depth: int, least: int = 1) -> Plan:
-        """What is known of the tokens to come before they are drawn. Asked after `grow` wanted one.
+        """What is known of the tokens to come before they are drawn.
+
+        Asked first of all, then wherever all that was drawn is wanted, and one more.
 
         Args:
             batch: the rows.

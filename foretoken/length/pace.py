@@ -72,6 +72,11 @@ class Pace:
         self._own.fade()
         self._fade()
 
+    def start(self, price: Prices) -> None:
+        """A draft begins."""
+        self._survival, self._scores, self._outlook.drawn = 1.0, {}, 0
+        self._outlook.renew(price)
+
     def goes_on(
         self,
         depth: int,
@@ -92,11 +97,10 @@ class Pace:
             sure: the draft's probabilities of those candidates that it was not asked about, after the last one and
                 before the newest.
         """
-        self._outlook.drawn = drawn
         if depth == 0:
-            self._survival, self._scores = 1.0, {}
-            self._outlook.renew(price)
+            self.start(price)
             return not self.resting
+        self._outlook.drawn = drawn
         for one in sure:
             self._survival *= self._belief(log_odds(one))
             self._before = one

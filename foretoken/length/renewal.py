@@ -116,8 +116,11 @@ class Renewal(LengthPolicy):
     def plan(self, batch: Batch, depth: int, least: int = 1) -> Plan:
         rows, most = batch.rows, self.config.most
         paces = [(self._pace(row), self._prices(row, batch, len(rows))) for row in rows]
+        if not depth:
+            for pace, price in paces:
+                pace.start(price)
         count = min(max(least, *(pace.likely(depth, price) for pace, price in paces)), most - depth)
-        if any(row.request.repeats for row in rows):  # as above
+        if any(row.request.repeats or self.resting(row) for row in rows):  # as above, and a row at rest wants none
             return Plan(count, 0, most)
         bounds = [pace.bounds(depth, depth + count, price) for pace, price in paces]
         return Plan(count, min(first for first, _ in bounds), min(most, max(last for _, last in bounds)))
