@@ -36,6 +36,14 @@ class Dice(Protocol):
         """
         ...
 
+    def peek(self, count: int) -> Tensor:
+        """[B, count] float64, on the CPU. Numbers in [0, 1) that the next draws of each row will use; spends none."""
+        ...
+
+    def spend(self, counts: Sequence[int]) -> None:
+        """Drop so many of them per row: they were used."""
+        ...
+
 
 class Rng(Dice, Protocol):
     """The only source of randomness for drafters and acceptance rules.
@@ -43,25 +51,18 @@ class Rng(Dice, Protocol):
     Tests replace it by one that walks through every outcome with its probability.
     """
 
-    def along(self, probs: Tensor, chains: Sequence[Sequence[int] | None]) -> tuple[Tensor, Tensor]:
+    def along(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Draw a token after each node of a chain, for as long as what is drawn is the chain's next token.
 
         Args:
             probs: [B, N, V] float. A distribution after each node.
-            chains: per row. The tokens after its root, N-1 at most; a row of None spends no randomness.
+            tokens: [B, N] int64. The chain of each row.
+            sizes: per row. Its nodes; a row of none spends no randomness.
 
         Returns:
             [B, N] int64. Tokens; what comes after the first that is not the chain's means nothing.
             [B, N] float64. What the probabilities add up to.
         """
-        ...
-
-    def peek(self, count: int) -> Tensor:
-        """[B, count] float64, on the CPU. Numbers in [0, 1) that the next draws of each row will use; spends none."""
-        ...
-
-    def spend(self, counts: Sequence[int]) -> None:
-        """Drop so many of them per row: they were used."""
         ...
 
 
@@ -117,10 +118,9 @@ class SeededRng:
         tokens = draw(probs, [self._stream(b).next() if want else 0.0 for b, want in enumerate(active)])
         return [token * want for token, want in zip(tokens, active, strict=True)]
 
-    def along(self, probs: Tensor, chains: Sequence[Sequence[int] | None]) -> tuple[Tensor, Tensor]:
-        spent = [0 if chain is None else len(chain) + 1 for chain in chains]
-        drawn = [[[self._stream(b).next()] for _ in range(count)] for b, count in enumerate(spent)]
-        return _land(probs, [[*row, *[[0.0]] * (probs.shape[1] - len(row))] for row in drawn])
+    def along(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        drawn = [[[self._stream(b).next()] for _ in range(count)] for b, count in enumerate(sizes)]
+        return land(probs, [[*row, *[[0.0]] * (probs.shape[1] - len(row))] for row in drawn])
 
     def peek(self, count: int) -> Tensor:
         numbers = [self._stream(b).peek(count) for b in range(len(self._rows))]
@@ -130,24 +130,6 @@ class SeededRng:
         for b, count in enumerate(counts):
             for _ in range(count):
                 self._stream(b).next()
-
-
-class Only:
-    """Randomness for acceptance in some rows of a batch; the others spend none, and nothing comes up.
-
-    Args:
-        rng: of all rows.
-        rows: which.
-    """
-
-    def __init__(self, rng: Rng, rows: Sequence[bool]) -> None:
-        self._rng, self._rows = rng, rows
-
-    def coin(self, row: int, prob: float) -> bool:
-        return self._rows[row] and self._rng.coin(row, prob)
-
-    def pick(self, probs: Tensor, active: Sequence[bool]) -> list[int]:
-        return self._rng.pick(probs, [one and mine for one, mine in zip(active, self._rows, strict=True)])
 
 
 def draw(probs: Tensor, uniforms: Sequence[float]) -> list[int]:
@@ -160,16 +142,25 @@ def draw(probs: Tensor, uniforms: Sequence[float]) -> list[int]:
     Raises:
         GenerationError: probabilities that are all zero, or no numbers.
     """
-    tokens, mass = to_host(*_land(probs, [[min(u, LAST)] for u in uniforms]))
+    tokens, mass = to_host(*land(probs, [[min(u, LAST)] for u in uniforms]))
     check_usable(mass.tolist())
     return list(tokens.tolist())
 
 
-def _land(probs: Tensor, uniforms: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """Tokens, and the sums of what they were drawn from, over all axes but the last, which in `uniforms` has one."""
+def land(probs: Tensor, uniforms: Any) -> tuple[Tensor, Tensor]:
+    """Tokens that numbers below 1 fall on, and the sums of what those are drawn from.
+
+    Args:
+        probs: [..., V] float. What to draw from.
+        uniforms: numbers, a tensor or lists, over the same axes; the last has one.
+
+    Returns:
+        [...] int64. Tokens.
+        [...] float64. Sums.
+    """
     cumulative = probs.cumsum(-1, dtype=torch.float64)
     mass = cumulative[..., -1:]
-    share = torch.tensor(uniforms, dtype=torch.float64).to(probs.device, non_blocking=True)
+    share = torch.as_tensor(uniforms, dtype=torch.float64).to(probs.device, non_blocking=True)
     # The first entry above the point; a share below 1 leaves it below the sum, even when rounded.
     return torch.searchsorted(cumulative, mass * share, right=True).squeeze(-1), mass.squeeze(-1)
 

@@ -51,6 +51,17 @@ class AcceptanceRule(ABC):
             The accepted path, and one recovered or bonus token per row.
         """
 
+    def settle(self, draft: Draft, p: Tensor, rng: Dice) -> tuple[Draft, Verdict]:
+        """`accept`, and the draft on the CPU but for its law. For rules that can do with one look at a device.
+
+        Args:
+            draft: what was drafted, wherever it is.
+            p: as in `accept`.
+            rng: as in `accept`.
+        """
+        verdict = self.accept(draft.at(p.device), p, rng)
+        return draft.near()[0], verdict
+
     def match(self, draft: Draft, said: Sequence[Sequence[int]], mass: Sequence[Sequence[float]]) -> Verdict:
         """What `accept` comes to, for every lossless rule, on chains of point masses: go on while the target says so.
 

@@ -8,8 +8,7 @@ from dataclasses import fields
 from torch import Tensor
 
 from foretoken.accept.base import AcceptanceRule
-from foretoken.host import to_host
-from foretoken.rng import Only, Rng
+from foretoken.rng import Rng
 from foretoken.types import Draft, Verdict
 
 
@@ -64,14 +63,15 @@ def settle(rule: AcceptanceRule, draft: Draft, p: Tensor, rng: Rng) -> tuple[Dra
     if rule.lossless and draft.chain:
         points = [True] * len(p) if draft.q is None else list(draft.points or points)
     if not any(points):
-        verdict = rule.accept(draft.at(p.device), p, rng)
-        return draft.near()[0], verdict
-    near, (said, mass) = draft.near(*rng.along(p, _chains(draft, points)))
+        return rule.settle(draft, p, rng)
+    sizes = [size if point else 0 for size, point in zip(draft.sizes, points, strict=True)]
+    near, (said, mass) = draft.near(*rng.along(p, draft.tokens, sizes))
     sums = [row if point else [] for row, point in zip(mass.tolist(), points, strict=True)]
     matched = rule.match(near, said.tolist(), sums)
     if all(points):
         return near, matched
-    return near, _joined(points, matched, rule.accept(draft.at(p.device), p, Only(rng, [not one for one in points])))
+    _, others = rule.settle(draft, p, Only(rng, [not one for one in points]))
+    return near, _joined(points, matched, others)
 
 
 def _joined(first: Sequence[bool], one: Verdict, other: Verdict) -> Verdict:
@@ -80,9 +80,25 @@ def _joined(first: Sequence[bool], one: Verdict, other: Verdict) -> Verdict:
     return Verdict(*([a if mine else b for mine, a, b in zip(first, *part, strict=True)] for part in parts))
 
 
-def _chains(draft: Draft, points: Sequence[bool]) -> list[list[int] | None]:
-    """What was drafted after the roots of those rows; where nothing was, no device is waited for."""
-    if draft.tokens.shape[1] == 1:
-        return [[] if point else None for point in points]
-    tokens = to_host(draft.tokens)[0].tolist()
-    return [row[1:size] if point else None for row, size, point in zip(tokens, draft.sizes, points, strict=True)]
+class Only:
+    """Randomness for acceptance in some rows of a batch; the others spend none, and nothing comes up.
+
+    Args:
+        rng: of all rows.
+        rows: which.
+    """
+
+    def __init__(self, rng: Rng, rows: Sequence[bool]) -> None:
+        self._rng, self._rows = rng, rows
+
+    def coin(self, row: int, prob: float) -> bool:
+        return self._rows[row] and self._rng.coin(row, prob)
+
+    def pick(self, probs: Tensor, active: Sequence[bool]) -> list[int]:
+        return self._rng.pick(probs, [one and mine for one, mine in zip(active, self._rows, strict=True)])
+
+    def peek(self, count: int) -> Tensor:
+        return self._rng.peek(count)
+
+    def spend(self, counts: Sequence[int]) -> None:
+        self._rng.spend([count * mine for count, mine in zip(counts, self._rows, strict=True)])

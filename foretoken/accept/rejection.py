@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from foretoken.accept.base import (
@@ -15,8 +16,10 @@ from foretoken.accept.base import (
     leading,
     residual,
 )
-from foretoken.rng import Dice
+from foretoken.rng import Dice, check_usable, land
 from foretoken.types import Draft, Drawn, Verdict
+
+AT_ONCE = 1 << 25  # probabilities for which what is left of each node's law fits in memory beside it
 
 
 class Rejection(AcceptanceRule):
@@ -37,3 +40,42 @@ class Rejection(AcceptanceRule):
         if counts != most:
             law = residual(law, chain_law_at(draft, p, counts))
         return chain_verdict(most, counts, rng.pick(law, [True] * len(p)))
+
+    def settle(self, draft: Draft, p: Tensor, rng: Dice) -> tuple[Draft, Verdict]:
+        if p.device.type == "cpu" or draft.q is None or p.numel() > AT_ONCE:
+            return super().settle(draft, p, rng)
+        return settle_at_once(draft, p, rng)
+
+
+def settle_at_once(draft: Draft, p: Tensor, rng: Dice) -> tuple[Draft, Verdict]:
+    """As `Rejection`, to the same random number, with one look at the device.
+
+    The token after every possible number of accepted ones is drawn before anybody knows how many those are.
+
+    Args:
+        draft: chains with a law.
+        p: [B, N, V] float. What the request asks to sample from after each node.
+        rng: the rows' random numbers.
+    """
+    assert draft.q is not None, "a point mass is matched"
+    q, nodes = draft.q.to(p), p.shape[1]
+    tokens = draft.at(p.device).tokens[:, 1:, None]
+    mine, theirs = (law[:, :-1].gather(-1, tokens)[..., 0] for law in (p, q))
+    numbers, most = rng.peek(nodes + 1), [size - 1 for size in draft.sizes]
+    # A coin for each candidate up to the first refused one, then the token; where nothing was drafted, q is 0.
+    place = torch.arange(1, nodes + 1).minimum(torch.tensor(most)[:, None])  # [B, N]
+    found = land(residual(p, q), numbers.gather(1, place)[..., None])
+    near, (mine, theirs, said, mass) = draft.near(mine, theirs, *found)
+    ratios = [
+        [one / other if other else 0.0 for one, other in zip(*row, strict=True)][:count]
+        for *row, count in zip(mine.tolist(), theirs.tolist(), most, strict=True)
+    ]
+    coins = numbers.tolist()
+    counts = [
+        leading(number < min(ratio, 1.0) for number, ratio in zip(row, own, strict=False))
+        for row, own in zip(coins, ratios, strict=True)
+    ]
+    rows = range(len(counts))
+    check_usable([float(mass[b, counts[b]]) for b in rows])
+    rng.spend([min(counts[b] + 1, most[b]) + 1 for b in rows])
+    return near, chain_verdict(most, counts, [int(said[b, counts[b]]) for b in rows])

@@ -71,12 +71,12 @@ class EveryOutcome:
         rows = zip(probs.tolist(), active, strict=True)
         return [self._draw(self._script_of(b), row) if want else 0 for b, (row, want) in enumerate(rows)]
 
-    def along(self, probs: Tensor, chains: Sequence[Sequence[int] | None]) -> tuple[Tensor, Tensor]:
+    def along(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         drawn = torch.full(probs.shape[:2], -1)
-        for b, chain in enumerate(chains):
-            for node in range(0 if chain is None else len(chain) + 1):
+        for b, size in enumerate(sizes):
+            for node in range(size):
                 drawn[b, node] = self._draw(self._script_of(b), probs[b, node].tolist())
-                if not chain or drawn[b, node] != next(iter(chain[node:]), None):
+                if node + 1 < size and drawn[b, node] != tokens[b, node + 1]:
                     break
         return drawn, probs.sum(-1)
 

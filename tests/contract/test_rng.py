@@ -83,7 +83,7 @@ def test_only_active_entries_spend_randomness(forced: list[float]) -> None:
     forced += [0.1, 0.9, 0.1, 0.9]
     rng = SeededRng([row(1), row(2)], "accept")
     assert rng.pick(torch.full((2, 2), 0.5), [False, True]) == [0, 0]
-    tokens, _ = rng.along(torch.full((2, 3, 2), 0.5), [[1], []])
+    tokens, _ = rng.along(torch.full((2, 3, 2), 0.5), torch.ones(2, 3, dtype=torch.int64), [2, 1])
     assert tokens.tolist() == [[1, 0, 0], [1, 0, 0]]
     assert forced == []
 
@@ -93,7 +93,7 @@ def test_tokens_along_a_chain_are_drawn_like_any_others() -> None:
     law = torch.rand(3, 4, 9, generator=torch.Generator().manual_seed(1))
     law[1, 2] = torch.nan
     rows = [row(1), row(2), row(3)]
-    tokens, mass = SeededRng(rows, "accept").along(law, [[1, 2, 3], [4], None])
+    tokens, mass = SeededRng(rows, "accept").along(law, torch.ones(3, 4, dtype=torch.int64), [4, 2, 0])
     again = SeededRng([row(1), row(2), row(3)], "accept")
     one_by_one = [again.pick(law[:1, node], YES)[0] for node in range(4)]
     assert tokens[0].tolist() == one_by_one

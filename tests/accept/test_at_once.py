@@ -1,0 +1,64 @@
+"""With one look at the device: the verdict of token-by-token rejection, from the same random numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from foretoken.accept.points import Only
+from foretoken.accept.rejection import Rejection, settle_at_once
+from foretoken.errors import GenerationError
+from foretoken.request import Request
+from foretoken.rng import SeededRng
+from foretoken.tokenizer import TextPieces
+from foretoken.types import Draft, Drawn, Row, chained
+
+V = 7
+SIZES = [4, 1, 3, 2]
+
+
+def dice(seed: int) -> SeededRng:
+    rows = [Row(b, Request((0,), seed=4 * seed + b), TextPieces(lambda ids: ""), 99, [0]) for b in range(len(SIZES))]
+    return SeededRng(rows, "accept")
+
+
+def drafted(seed: int) -> tuple[Draft, torch.Tensor]:
+    """Chains from a random law, and the target's, which is not far from it and has impossible tokens, too."""
+    chance = torch.Generator().manual_seed(seed)
+    scores = torch.randn(len(SIZES), max(SIZES), V, generator=chance)
+    q = scores.softmax(-1)
+    p = (scores + torch.randn(scores.shape, generator=chance)).softmax(-1)
+    p = torch.where(p < 0.05, 0.0, p)
+    p = p / p.sum(-1, keepdim=True)
+    drawn = torch.multinomial(q[:, :-1].reshape(-1, V), 1, generator=chance).reshape(len(SIZES), -1)
+    used = torch.arange(max(SIZES)) < torch.tensor(SIZES)[:, None]
+    tokens = torch.cat([torch.zeros(len(SIZES), 1, dtype=torch.int64), drawn], 1) * used
+    law = torch.zeros_like(q)
+    law[:, :-1] = q[:, :-1] * used[:, 1:, None]
+    return Draft(tokens, chained(*SIZES), SIZES, law, Drawn.IID, None, [0] * len(SIZES), chain=True), p
+
+
+@pytest.mark.parametrize("rows", [[True] * 4, [True, False, True, False]])
+def test_the_verdict_and_what_is_left_of_the_random_numbers_are_the_same(rows: list[bool]) -> None:
+    counts = set()
+    for seed in range(200):
+        draft, p = drafted(seed)
+        one, other = dice(seed), dice(seed)
+        expected = Rejection().accept(draft, p, Only(one, rows))
+        near, found = settle_at_once(draft, p, Only(other, rows))
+        assert near is draft
+        for b in (b for b, mine in enumerate(rows) if mine):
+            for part in ("path", "tested", "next_token", "recovered"):
+                assert getattr(found, part)[b] == getattr(expected, part)[b], (seed, b, part)
+            counts.add((b, found.counts[b]))
+        assert torch.equal(one.peek(3), other.peek(3)), seed
+    assert len(counts) == sum(size for size, mine in zip(SIZES, rows, strict=True) if mine), "every fate came up"
+
+
+def test_a_node_that_does_not_matter_may_be_unusable() -> None:
+    draft, p = drafted(0)
+    p[1, 1:] = torch.nan  # behind a root without candidates
+    settle_at_once(draft, p, dice(0))
+    p[1, 0] = torch.nan
+    with pytest.raises(GenerationError, match="no usable probabilities"):
+        settle_at_once(draft, p, dice(0))
