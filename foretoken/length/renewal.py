@@ -164,9 +164,10 @@ class Renewal(LengthPolicy):
         return self._apart > 0
 
     def _close(self, batch: Batch) -> bool:
-        """Whether drafting is hardly faster than plain decoding, if at all."""
+        """Whether drafting is hardly faster than plain decoding, if at all, whatever the candidates come from."""
         paces = [row.memory.get((self, known)) for row in batch.rows for known in (False, True)]
-        return any(pace.close for pace in paces if pace)
+        found = [pace.close for pace in paces if pace]
+        return bool(found) and all(found)
 
     def _read(self, frontier: Frontier, b: int, row: Row, prob: float) -> float | None:
         """What the head says of the token before the newest one, given the draft's probability of it."""
