@@ -53,7 +53,8 @@ def test_every_station_is_charged_with_its_own_time(
         (target, "forward"): ("target_forward", 2.0, 2),
         (engine.drafter, "draft"): ("draft", 4.0, 2),
         (engine.drafter, "observe"): ("draft", 8.0, 2),
-        (engine.length, "grow"): ("length", 16.0, 4),  # nobody asks for a third token
+        (engine.length, "grow"): ("length", 16.0, 2),  # the first token is planned, and nobody asks for a third
+        (engine.length, "plan"): ("length", 2048.0, 4),
         (engine.length, "observe"): ("length", 32.0, 2),
         (stations, "verify"): ("verify", 64.0, 2),
         (stations, "judge"): ("accept", 128.0, 2),
@@ -78,7 +79,8 @@ def test_every_step_is_split_into_drafting_deciding_and_the_rest(
 ) -> None:
     slow(ModelDrafter, "draft", 1.0, clock, monkeypatch)
     slow(Fixed, "rests", 4.0, clock, monkeypatch)
-    slow(Fixed, "grow", 16.0, clock, monkeypatch)
+    slow(Fixed, "plan", 16.0, clock, monkeypatch)
+    slow(Fixed, "grow", 64.0, clock, monkeypatch)
     slow(Fixed, "observe", 256.0, clock, monkeypatch)
     slow(llm.models[0], "forward", 1024.0, clock, monkeypatch)
     slow(stations, "commit", 2048.0, clock, monkeypatch)
@@ -87,8 +89,8 @@ def test_every_step_is_split_into_drafting_deciding_and_the_rest(
     assert any(drafted for drafted, *_ in sample.steps)
     for drafted, _, _, draft_s, length_s, rest_s in sample.steps:
         assert (draft_s, rest_s) == (1, 1024 + 2048)
-        # Asked once more than it grew, but where there is no room.
-        assert length_s - 4 - 256 in (16 * drafted, 16 * (drafted + 1))
+        # A plan for every token that is drawn, one where there is no room, and a question about all but the first.
+        assert length_s - 4 - 256 == 16 * max(drafted, 1) + 64 * max(drafted - 1, 0)
 
 
 def test_nothing_stays_behind(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
