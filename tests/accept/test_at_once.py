@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from foretoken.accept.base import chain_verdict
 from foretoken.accept.points import Only
 from foretoken.accept.rejection import Rejection, settle_at_once
 from foretoken.errors import GenerationError
 from foretoken.request import Request
-from foretoken.rng import SeededRng
+from foretoken.rng import Dice, SeededRng
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Draft, Drawn, Row, chained
+from foretoken.types import Draft, Drawn, Row, Verdict, chained
+from tests.contract.far import FarDevice, far
 
 V = 7
 SIZES = [4, 1, 3, 2]
@@ -53,6 +57,23 @@ def test_the_verdict_and_what_is_left_of_the_random_numbers_are_the_same(rows: l
             counts.add((b, found.counts[b]))
         assert torch.equal(one.peek(3), other.peek(3)), seed
     assert len(counts) == sum(size for size, mine in zip(SIZES, rows, strict=True) if mine), "every fate came up"
+
+
+class Nothing(Rejection):
+    """Keeps nothing."""
+
+    def accept(self, draft: Draft, p: torch.Tensor, rng: Dice) -> Verdict:
+        return chain_verdict([size - 1 for size in draft.sizes], [0] * len(p), [6] * len(p))
+
+
+@pytest.mark.parametrize("rule", [Rejection, Nothing])
+def test_a_rule_made_of_it_has_its_own_verdict(rule: type[Rejection]) -> None:
+    draft, p = drafted(3)
+    assert draft.q is not None
+    with FarDevice() as device:
+        _, verdict = rule().settle(replace(draft, q=far(draft.q)), far(p), dice(3))
+    assert len(device.waits) == (rule is Rejection)
+    assert (list(verdict.next_token) == [6] * len(SIZES)) == (rule is Nothing)
 
 
 def test_a_node_that_does_not_matter_may_be_unusable() -> None:
