@@ -120,7 +120,8 @@ class Renewal(LengthPolicy):
             for pace, price in paces:
                 pace.start(price)
         count = min(max(least, *(pace.likely(depth, price) for pace, price in paces)), most - depth)
-        if any(row.request.repeats or self.resting(row) for row in rows):  # as above, and a row at rest wants none
+        # Neighbours decide nothing for a row that repeats, and a row at rest wants none.
+        if not count or any(row.request.repeats or self.resting(row) for row in rows):
             return Plan(count, 0, most)
         bounds = [pace.bounds(depth, depth + count, price) for pace, price in paces]
         return Plan(count, min(first for first, _ in bounds), min(most, max(last for _, last in bounds)))

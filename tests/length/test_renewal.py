@@ -256,6 +256,7 @@ def test_candidates_that_are_drawn_and_read_for_nothing_are_not_asked_about() ->
     assert policy.grow(frontier([0, 0]), rows) == [[True], [True]]
     assert policy.plan(rows, 0, 4) == Plan(4, 2, 2)  # and does not pay, whatever the first two are
     assert Renewal(Renewal.Config(most=2)).plan(rows, 0) == Plan(2, 2, 2)
+    assert Renewal(Renewal.Config(most=0)).plan(rows, 0, 3) == Plan(0, 0, 0)
     rows.rows[0].request = replace(rows.rows[0].request, repeats=True)
     assert policy.plan(rows, 0, 2).sure == 0  # its neighbours would decide
     assert policy.plan(rows, 0, 2).most == 20
