@@ -136,16 +136,30 @@ def chain_ratios(draft: Draft, p: Tensor) -> list[list[float]]:
     Returns:
         One row after another, a number per drafted token.
     """
+    return ratios(draft.sizes, *to_host(*chain_chances(draft, p)))
+
+
+def chain_chances(draft: Draft, p: Tensor) -> list[Tensor]:
+    """[B, N-1] float each. What the target, and the law if there is one, give each token of a chain.
+
+    Args:
+        draft: a chain per row, where the laws are.
+        p: [B, N, V] float. What the request asks to sample from after each node.
+    """
     tokens = draft.tokens[:, 1:, None]
     laws = [p] if draft.q is None else [p, draft.q]
-    here = to_host(*(law[:, :-1].gather(-1, tokens)[..., 0] for law in laws))
-    mine, *drawn = (each.tolist() for each in here)
+    return [law[:, :-1].gather(-1, tokens)[..., 0] for law in laws]
+
+
+def ratios(sizes: Sequence[int], *chances: Tensor) -> list[list[float]]:
+    """`chain_ratios` of chains of so many nodes, from what `chain_chances` finds, on the CPU."""
+    mine, *drawn = (each.tolist() for each in chances)
     if not drawn:
-        return [row[: size - 1] for row, size in zip(mine, draft.sizes, strict=True)]
+        return [row[: size - 1] for row, size in zip(mine, sizes, strict=True)]
     # q is never 0 for a token that was drawn.
     return [
         [one / other if other else 0.0 for one, other in zip(row[: size - 1], law, strict=False)]
-        for row, law, size in zip(mine, *drawn, draft.sizes, strict=True)
+        for row, law, size in zip(mine, *drawn, sizes, strict=True)
     ]
 
 

@@ -10,10 +10,12 @@ from torch import Tensor
 from foretoken.accept.base import (
     AcceptanceRule,
     after,
+    chain_chances,
     chain_law_at,
     chain_ratios,
     chain_verdict,
     leading,
+    ratios,
     residual,
 )
 from foretoken.rng import Dice, check_usable, land
@@ -34,9 +36,9 @@ class Rejection(AcceptanceRule):
     max_children: ClassVar[int | None] = 1
 
     def accept(self, draft: Draft, p: Tensor, rng: Dice) -> Verdict:
-        ratios = chain_ratios(draft, p)
-        counts = [leading(rng.coin(b, min(ratio, 1.0)) for ratio in row) for b, row in enumerate(ratios)]
-        most, law = [len(row) for row in ratios], after(p, counts)
+        found = chain_ratios(draft, p)
+        counts = [leading(rng.coin(b, min(ratio, 1.0)) for ratio in row) for b, row in enumerate(found)]
+        most, law = [len(row) for row in found], after(p, counts)
         if counts != most:
             law = residual(law, chain_law_at(draft, p, counts))
         return chain_verdict(most, counts, rng.pick(law, [True] * len(p)))
@@ -59,23 +61,14 @@ def settle_at_once(draft: Draft, p: Tensor, rng: Dice) -> tuple[Draft, Verdict]:
         rng: the rows' random numbers.
     """
     assert draft.q is not None, "a point mass is matched"
-    q, nodes = draft.q.to(p), p.shape[1]
-    tokens = draft.at(p.device).tokens[:, 1:, None]
-    mine, theirs = (law[:, :-1].gather(-1, tokens)[..., 0] for law in (p, q))
+    nodes = p.shape[1]
     numbers, most = rng.peek(nodes + 1), [size - 1 for size in draft.sizes]
     # A coin for each candidate up to the first refused one, then the token; where nothing was drafted, q is 0.
     place = torch.arange(1, nodes + 1).minimum(torch.tensor(most)[:, None])  # [B, N]
-    found = land(residual(p, q), numbers.gather(1, place)[..., None])
-    near, (mine, theirs, said, mass) = draft.near(mine, theirs, *found)
-    ratios = [
-        [one / other if other else 0.0 for one, other in zip(*row, strict=True)][:count]
-        for *row, count in zip(mine.tolist(), theirs.tolist(), most, strict=True)
-    ]
-    coins = numbers.tolist()
-    counts = [
-        leading(number < min(ratio, 1.0) for number, ratio in zip(row, own, strict=False))
-        for row, own in zip(coins, ratios, strict=True)
-    ]
+    found = land(residual(p, draft.q.to(p)), numbers.gather(1, place)[..., None])
+    near, (*chances, said, mass) = draft.near(*chain_chances(draft.at(p.device), p), *found)
+    coins = zip(numbers.tolist(), ratios(draft.sizes, *chances), strict=True)
+    counts = [leading(number < min(ratio, 1.0) for number, ratio in zip(row, own, strict=False)) for row, own in coins]
     rows = range(len(counts))
     check_usable([float(mass[b, counts[b]]) for b in rows])
     rng.spend([min(counts[b] + 1, most[b]) + 1 for b in rows])
