@@ -13,7 +13,7 @@ from foretoken.registry import METHODS, find
 
 # What a user who says nothing gets, in Python and on the command line.
 DEFAULT_TARGET = "builtin:pair"
-DEFAULTS = {"length": "renewal", "shape": "chain", "accept": "rejection"}
+DEFAULTS = {"length": "renewal", "shape": "chain", "accept": "block"}
 BITS = {"none": 16, "int8": 8, "int4": 4, "fp8": 8}  # of a weight
 QUANTIZATIONS = tuple(BITS)
 

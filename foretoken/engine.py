@@ -189,7 +189,7 @@ def check_request(request: Request, max_length: int, rule: type[AcceptanceRule],
     if rule.greedy_only and request.sampling.temperature != 0:
         raise RequestError(
             f"rule `{rule.__name__}` works at temperature 0 only, not at {request.sampling.temperature}",
-            hint="use `--accept rejection`, or `--temperature 0`",
+            hint="use `--accept block`, or `--temperature 0`",
         )
     for token in (*request.prompt, *request.sampling.logit_bias):
         if not 0 <= token < vocab_size:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from foretoken.accept.base import AcceptanceRule, after, chain_law, chain_ratios, chain_verdict, residual
+from foretoken.accept.at_once import pays, settle_at_once
+from foretoken.accept.base import (
+    AcceptanceRule,
+    after,
+    chain_chances,
+    chain_law,
+    chain_ratios,
+    chain_verdict,
+    residual,
+)
 from foretoken.host import to_host
 from foretoken.rng import Dice
 from foretoken.types import Draft, Drawn, Verdict
@@ -34,21 +46,64 @@ class Block(AcceptanceRule):
         most = [len(row) for row in ratios]
         joint = [list(accumulate(row, lambda w, ratio: min(w * ratio, 1.0), initial=1.0)) for row in ratios]
         padded = [[*row, *[0.0] * (p.shape[1] - len(row))] for row in joint]
-        weight = torch.tensor(padded, dtype=p.dtype).to(p.device, non_blocking=True)  # [B, N]
+        weight = torch.tensor(padded, dtype=p.dtype).to(p.device, non_blocking=True)[..., None]  # [B, N, 1]
         q = chain_law(draft, p)  # [B, N, V]
-        spare = to_host((weight[..., None] * p - q).clamp_min(0).sum(-1))[0].tolist()
-        counts = [_longest(rng, b, *both) for b, both in enumerate(zip(joint, spare, strict=True))]
-        law = residual(after(weight[..., None], counts) * after(p, counts), after(q, counts))
+        inside = slice(1, -1)  # nobody asks what is spare at either end
+        spare = (weight[:, inside] * p[:, inside]).sub_(q[:, inside]).clamp_min_(0).sum(-1)
+        shares = [[0.0, *row] for row in to_host(spare)[0].tolist()]
+        counts = [_longest(partial(rng.coin, b), *both) for b, both in enumerate(zip(joint, shares, strict=True))]
+        law = residual(after(weight, counts) * after(p, counts), after(q, counts))
         return chain_verdict(most, counts, rng.pick(law, [True] * len(p)), most)
 
+    def settle(self, draft: Draft, p: Tensor, rng: Dice) -> tuple[Draft, Verdict]:
+        if not pays(draft, p):
+            return super().settle(draft, p, rng)
+        assert draft.q is not None
+        most = [size - 1 for size in draft.sizes]
+        whole = torch.tensor(most)[:, None]
+        # A coin for each prefix from the whole chain down to the one that passes.
+        coins = (whole + 1 - torch.arange(p.shape[1])).clamp_min(0).minimum(whole)
+        q, weight = draft.q.to(p), joint_ratio(*chain_chances(draft.at(p.device), p))
+        scaled = weight[..., None].to(p) * p
+        seen = weight, (scaled - q).clamp_min(0).sum(-1)
+        accepted = partial(_accepted, draft.sizes)
+        near, counts, tokens = settle_at_once(draft, rng, residual(scaled, q), coins, seen, accepted)
+        return near, chain_verdict(most, counts, tokens, most)
 
-def _longest(rng: Dice, row: int, joint: list[float], spare: list[float]) -> int:
+
+def joint_ratio(p: Tensor, q: Tensor) -> Tensor:
+    """min(1, w p/q) from token to token, without a loop: p/q multiplied, over the largest such product on the way.
+
+    Args:
+        p: [B, K] float. What the target gives each token.
+        q: [B, K] float. What its law gives it; 0 where there is none.
+
+    Returns:
+        [B, K+1] float64. w after each node.
+    """
+    ratio = torch.where(q > 0, p.double() / q, 0.0).log().cumsum(-1)
+    return pad((ratio - ratio.cummax(-1).values.clamp_min(0)).exp(), (1, 0), value=1.0)
+
+
+def _accepted(sizes: Sequence[int], numbers: list[list[float]], seen: Sequence[Tensor]) -> list[int]:
+    """Tokens of the longest prefix that passes, given the coins to toss."""
+    rows = zip(sizes, numbers, *(each.tolist() for each in seen), strict=True)
+    return [_longest(partial(_toss, iter(coins)), joint[:size], spare) for size, coins, joint, spare in rows]
+
+
+def _toss(coins: Iterator[float], prob: float) -> bool:
+    return next(coins) < prob
+
+
+def _longest(coin: Callable[[float], bool], joint: list[float], spare: list[float]) -> int:
     """The longest prefix of a row's chain that passes its test, from the whole chain down."""
     whole = len(joint) - 1
     for i in range(whole, 0, -1):
-        below = spare[i] + (1 - joint[i])
-        # 0/0 means w = 1 and p = q: nothing can be gained by stopping here, so the prefix passes.
-        passes = joint[i] if i == whole else spare[i] / below if below > 0 else 1.0
-        if rng.coin(row, passes):
+        passes = joint[i]
+        if i < whole:
+            below = spare[i] + (1 - joint[i])
+            # 0/0 means w = 1 and p = q: nothing can be gained by stopping here, so the prefix passes.
+            passes = spare[i] / below if below > 0 else 1.0
+        if coin(passes):
             return i
     return 0

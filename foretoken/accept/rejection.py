@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from foretoken.accept.at_once import pays, settle_at_once
 from foretoken.accept.base import (
     AcceptanceRule,
     after,
@@ -18,10 +21,8 @@ from foretoken.accept.base import (
     ratios,
     residual,
 )
-from foretoken.rng import Dice, check_usable, land
+from foretoken.rng import Dice
 from foretoken.types import Draft, Drawn, Verdict
-
-AT_ONCE = 1 << 25  # probabilities for which what is left of each node's law fits in memory beside it
 
 
 class Rejection(AcceptanceRule):
@@ -44,32 +45,19 @@ class Rejection(AcceptanceRule):
         return chain_verdict(most, counts, rng.pick(law, [True] * len(p)))
 
     def settle(self, draft: Draft, p: Tensor, rng: Dice) -> tuple[Draft, Verdict]:
-        another = type(self).accept is not Rejection.accept  # a rule made of this one
-        if another or p.device.type == "cpu" or draft.q is None or p.numel() > AT_ONCE:
+        if type(self).accept is not Rejection.accept or not pays(draft, p):  # a rule made of this one has its own
             return super().settle(draft, p, rng)
-        return settle_at_once(draft, p, rng)
+        assert draft.q is not None
+        most = [size - 1 for size in draft.sizes]
+        # A coin for each candidate up to the first that is refused; where nothing was drafted, q is 0.
+        coins = torch.arange(1, p.shape[1] + 1).minimum(torch.tensor(most)[:, None])
+        chances = chain_chances(draft.at(p.device), p)
+        left, accepted = residual(p, draft.q.to(p)), partial(_accepted, draft.sizes)
+        near, counts, tokens = settle_at_once(draft, rng, left, coins, chances, accepted)
+        return near, chain_verdict(most, counts, tokens)
 
 
-def settle_at_once(draft: Draft, p: Tensor, rng: Dice) -> tuple[Draft, Verdict]:
-    """As `Rejection`, to the same random number, with one look at the device.
-
-    The token after every possible number of accepted ones is drawn before anybody knows how many those are.
-
-    Args:
-        draft: chains with a law.
-        p: [B, N, V] float. What the request asks to sample from after each node.
-        rng: the rows' random numbers.
-    """
-    assert draft.q is not None, "a point mass is matched"
-    nodes = p.shape[1]
-    numbers, most = rng.peek(nodes + 1), [size - 1 for size in draft.sizes]
-    # A coin for each candidate up to the first refused one, then the token; where nothing was drafted, q is 0.
-    place = torch.arange(1, nodes + 1).minimum(torch.tensor(most)[:, None])  # [B, N]
-    found = land(residual(p, draft.q.to(p)), numbers.gather(1, place)[..., None])
-    near, (*chances, said, mass) = draft.near(*chain_chances(draft.at(p.device), p), *found)
-    coins = zip(numbers.tolist(), ratios(draft.sizes, *chances), strict=True)
-    counts = [leading(number < min(ratio, 1.0) for number, ratio in zip(row, own, strict=False)) for row, own in coins]
-    rows = range(len(counts))
-    check_usable([float(mass[b, counts[b]]) for b in rows])
-    rng.spend([min(counts[b] + 1, most[b]) + 1 for b in rows])
-    return near, chain_verdict(most, counts, [int(said[b, counts[b]]) for b in rows])
+def _accepted(sizes: Sequence[int], numbers: list[list[float]], chances: Sequence[Tensor]) -> list[int]:
+    """Tokens up to the first that is refused."""
+    coins = zip(numbers, ratios(sizes, *chances), strict=True)
+    return [leading(number < min(ratio, 1.0) for number, ratio in zip(row, own, strict=False)) for row, own in coins]

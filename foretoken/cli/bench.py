@@ -24,7 +24,7 @@ from foretoken.cli.loading import config_json, dtype_name, load_weights, lossles
 from foretoken.cli.options import ModelOptions, OutputOptions, SamplingOptions
 from foretoken.cli.output import note, print_json, progress, say
 from foretoken.cli.prompts import Source
-from foretoken.config import Method, default_draft
+from foretoken.config import DEFAULTS, Method, default_draft
 from foretoken.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def bench(
     for place in places:
         place.reserve()
     sources = what.sources()
-    models = _without_look_ups(models, quiet) if what.simulate else models
+    models = _replayable(models, sampling, quiet) if what.simulate else models
     llm = open_llm(models, output)
     if what.simulate and llm.draft is None:
         raise ConfigError("there is no draft model whose draws `--simulate` could replay", hint="leave it out")
@@ -100,14 +100,18 @@ def bench(
         _tell_differences(records, quiet)
 
 
-def _without_look_ups(models: ModelOptions, quiet: bool) -> ModelOptions:
-    """The same with the draft model alone, which is what can be replayed."""
+def _replayable(models: ModelOptions, sampling: SamplingOptions, quiet: bool) -> ModelOptions:
+    """The same with what can be replayed: the draft model alone, judged token by token."""
     first, then = Method.relay(models.draft or default_draft(models.target))
-    if first is None:
-        return models
-    if not quiet:
-        note(f"`{first.name}` is left out: `--simulate` replays what a draft model draws")
-    return replace(models, draft=then)
+    if first is not None:
+        models = replace(models, draft=then)
+        if not quiet:
+            note(f"`{first.name}` is left out: `--simulate` replays what a draft model draws")
+    if sampling.temperature and models.accept == DEFAULTS["accept"]:
+        models = replace(models, accept="rejection")
+        if not quiet:
+            note(f"`{DEFAULTS['accept']}` gives way to `rejection`: `--simulate` judges one token after the other")
+    return models
 
 
 def _grown(llm: LLM, models: ModelOptions, growth: Growth, quiet: bool) -> ModelOptions:

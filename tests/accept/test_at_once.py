@@ -1,4 +1,4 @@
-"""With one look at the device: the verdict of token-by-token rejection, from the same random numbers."""
+"""With one look at the device: the verdict that a rule comes to by many, from the same random numbers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foretoken.accept.base import chain_verdict
+from foretoken.accept.base import AcceptanceRule, chain_verdict
+from foretoken.accept.block import Block, joint_ratio
 from foretoken.accept.points import Only
-from foretoken.accept.rejection import Rejection, settle_at_once
+from foretoken.accept.rejection import Rejection
 from foretoken.errors import GenerationError
 from foretoken.request import Request
 from foretoken.rng import Dice, SeededRng
@@ -42,15 +43,26 @@ def drafted(seed: int) -> tuple[Draft, torch.Tensor]:
     return Draft(tokens, chained(*SIZES), SIZES, law, Drawn.IID, None, [0] * len(SIZES), chain=True), p
 
 
+def distant(rule: AcceptanceRule, draft: Draft, p: torch.Tensor, rng: Dice) -> tuple[Verdict, int]:
+    """Its verdict on a device that is far away, and how often the host waited."""
+    assert draft.q is not None
+    with FarDevice() as device:
+        _, verdict = rule.settle(replace(draft, q=far(draft.q)), far(p), rng)
+    return verdict, len(device.waits)
+
+
+@pytest.mark.parametrize("rule", [Rejection(), Block()], ids=lambda rule: type(rule).__name__)
 @pytest.mark.parametrize("rows", [[True] * 4, [True, False, True, False]])
-def test_the_verdict_and_what_is_left_of_the_random_numbers_are_the_same(rows: list[bool]) -> None:
+def test_the_verdict_and_what_is_left_of_the_random_numbers_are_the_same(
+    rule: AcceptanceRule, rows: list[bool]
+) -> None:
     counts = set()
     for seed in range(200):
         draft, p = drafted(seed)
         one, other = dice(seed), dice(seed)
-        expected = Rejection().accept(draft, p, Only(one, rows))
-        near, found = settle_at_once(draft, p, Only(other, rows))
-        assert near is draft
+        expected = rule.accept(draft, p, Only(one, rows))
+        found, waits = distant(rule, draft, p, Only(other, rows))
+        assert waits == 1
         for b in (b for b, mine in enumerate(rows) if mine):
             for part in ("path", "tested", "next_token", "recovered"):
                 assert getattr(found, part)[b] == getattr(expected, part)[b], (seed, b, part)
@@ -68,18 +80,23 @@ class Nothing(Rejection):
 
 @pytest.mark.parametrize("rule", [Rejection, Nothing])
 def test_a_rule_made_of_it_has_its_own_verdict(rule: type[Rejection]) -> None:
-    draft, p = drafted(3)
-    assert draft.q is not None
-    with FarDevice() as device:
-        _, verdict = rule().settle(replace(draft, q=far(draft.q)), far(p), dice(3))
-    assert len(device.waits) == (rule is Rejection)
+    verdict, waits = distant(rule(), *drafted(3), dice(3))
+    assert waits == (rule is Rejection)
     assert (list(verdict.next_token) == [6] * len(SIZES)) == (rule is Nothing)
 
 
-def test_a_node_that_does_not_matter_may_be_unusable() -> None:
+@pytest.mark.parametrize("rule", [Rejection(), Block()], ids=lambda rule: type(rule).__name__)
+def test_a_node_that_does_not_matter_may_be_unusable(rule: AcceptanceRule) -> None:
     draft, p = drafted(0)
     p[1, 1:] = torch.nan  # behind a root without candidates
-    settle_at_once(draft, p, dice(0))
+    distant(rule, draft, p, dice(0))
     p[1, 0] = torch.nan
     with pytest.raises(GenerationError, match="no usable probabilities"):
-        settle_at_once(draft, p, dice(0))
+        distant(rule, draft, p, dice(0))
+
+
+def test_the_joint_ratio_needs_no_loop() -> None:
+    p = torch.tensor([[0.2, 0.6, 0.3, 0.0, 0.9], [0.5, 0.1, 0.4, 0.2, 0.0]], dtype=torch.float64)
+    q = torch.tensor([[0.4, 0.5, 0.1, 0.2, 0.1], [0.5, 0.2, 0.6, 0.1, 0.0]], dtype=torch.float64)
+    expected = [[1, 0.5, 0.6, 1, 0, 0], [1, 1, 0.5, 1 / 3, 2 / 3, 0]]
+    assert torch.allclose(joint_ratio(p, q), torch.tensor(expected, dtype=torch.float64))

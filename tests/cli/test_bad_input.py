@@ -66,7 +66,7 @@ WORDS = {  # what is typed -> what the error says, what the hint says
     "generate Hi --max-new-tokens 0": ("max_new_tokens cannot be 0", "at least one token"),
     "generate Hi --logit-bias x=1": ("option `--logit-bias` cannot be 'x=1'", "50=-100"),
     "generate Hi --logit-bias 99999=1": ("token id 99999", "from 0 to 4095"),
-    "generate Hi --accept greedy --temperature 1": ("temperature 0 only", "--accept rejection"),
+    "generate Hi --accept greedy --temperature 1": ("temperature 0 only", "--accept block"),
     "generate Hi --logprobs -1 --json": ("logprobs cannot be -1", ""),
     "generate Hi --logprobs 2": ("`--logprobs` without `--json`", "add `--json`"),
     "generate Hi --stream --json": ("`--stream` and `--json` cannot be combined", ""),

@@ -56,6 +56,18 @@ def test_a_baseline_is_added_and_the_oracle_left_out_where_chance_decides(run: R
     assert run(*few, "--temperature", "1", "--quiet").err == ""
 
 
+def test_a_simulation_judges_one_token_after_the_other(run: Run) -> None:
+    """What a chain would have met after its first refused token is not on record."""
+    few = ("bench", "--limit", "1", "--max-new-tokens", "3", "--seed", "1", "--json", "--methods", "fixed:1")
+    few = (*few, "--no-baseline", "--simulate", "--draft", "builtin:pair", "--draft-costs", "here")
+    warm = run(*few, "--temperature", "1")
+    assert warm.record["config"]["accept"]["name"] == "rejection"
+    assert warm.err == "`block` gives way to `rejection`: `--simulate` judges one token after the other\n"
+    assert warm.record["simulation"][0]["measured"]
+    cold = run(*few)
+    assert (cold.record["config"]["accept"]["name"], cold.err) == ("block", "")
+
+
 def test_in_half_precision_the_check_is_made_in_float32(run: Run, stand_ins: None) -> None:
     half = ("bench", *SMALL, "--dtype", "bfloat16", "--limit", "1", "--check", "--json", "--quiet")
     good = run(*half)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from foretoken.config import DEFAULTS
 from foretoken.draft.ahead import draft_ahead
 from foretoken.draft.model import ModelDrafter
 from foretoken.length.base import LengthPolicy
@@ -99,10 +100,14 @@ def test_texts_stay_the_same(setup: Setup, kind: type[TableModel]) -> None:
 
 
 def waits(
-    length: Choice, sampling: Sampling, drafter: Choice = WITH_MODEL[0], kind: type[TableModel] = TableModel
+    length: Choice,
+    sampling: Sampling,
+    drafter: Choice = WITH_MODEL[0],
+    kind: type[TableModel] = TableModel,
+    rule: str = DEFAULTS["accept"],
 ) -> list[list[str]]:
     """What the host waits for in each of some steps, the first ones left out."""
-    setup = Setup(drafter, length, Choice(find("shape", "chain")), Choice(find("accept", "rejection")))
+    setup = Setup(drafter, length, Choice(find("shape", "chain")), Choice(find("accept", rule)))
     steps = []
     with FarDevice() as device:
         engine = setup.engine(FarModel(kind(TARGET)), FarModel(kind(DRAFT)))
@@ -164,16 +169,18 @@ def test_a_policy_that_looks_waits_once_for_all_tokens_drawn_in_one_go(name: str
         assert names == ["cpu"] * 2
 
 
-def test_a_sampled_step_waits_once_more_for_every_token_and_once_to_accept() -> None:
-    for k in (1, 3):
-        for names in waits(Choice(find("length", "fixed"), {"k": k}), Sampling(temperature=1.0)):
-            assert len(names) == k + 1, names
+@pytest.mark.parametrize("rule", ["block", "rejection"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_sampled_step_waits_once_more_for_every_token_and_once_to_accept(k: int, rule: str) -> None:
+    for names in waits(Choice(find("length", "fixed"), {"k": k}), Sampling(temperature=1.0), rule=rule):
+        assert len(names) == k + 1, names
 
 
+@pytest.mark.parametrize("rule", ["block", "rejection"])
 @pytest.mark.parametrize("k", [1, 3, 4, 6])
-def test_a_draft_that_draws_by_itself_is_not_waited_for(k: int) -> None:
+def test_a_draft_that_draws_by_itself_is_not_waited_for(k: int, rule: str) -> None:
     fixed = Choice(find("length", "fixed"), {"k": k})
     for names in waits(fixed, Sampling(), kind=DrawingTable):
         assert names == ["cpu"]
-    for names in waits(fixed, Sampling(temperature=1.0), kind=DrawingTable):
+    for names in waits(fixed, Sampling(temperature=1.0), kind=DrawingTable, rule=rule):
         assert len(names) == 1, names

@@ -1,0 +1,54 @@
+"""One look at a device: a token is drawn for every possible number of accepted ones before anybody knows that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from foretoken.rng import Dice, check_usable, land
+from foretoken.types import Draft
+
+MOST = 1 << 25  # probabilities for which what is left of each node's law fits in memory beside it
+
+
+def pays(draft: Draft, p: Tensor) -> bool:
+    """Whether one look saves time, and there is room for it.
+
+    Args:
+        draft: what was drafted.
+        p: [B, N, V] float. What the request asks to sample from after each node.
+    """
+    return p.device.type != "cpu" and draft.q is not None and p.numel() <= MOST
+
+
+def settle_at_once(
+    draft: Draft,
+    rng: Dice,
+    left: Tensor,
+    coins: Tensor,
+    seen: Sequence[Tensor],
+    accepted: Callable[[list[list[float]], Sequence[Tensor]], list[int]],
+) -> tuple[Draft, list[int], list[int]]:
+    """Judge chains that have a law.
+
+    Args:
+        draft: what was drafted.
+        rng: the rows' random numbers.
+        left: [B, N, V] float. What the next token is drawn from if the chain ends with that node.
+        coins: [B, N] int64, on the CPU. How many coins have been tossed when it does.
+        seen: what the verdict follows from, on the device.
+        accepted: how many tokens are, per row, given the rows' random numbers and `seen` on the CPU.
+
+    Returns:
+        The draft, on the CPU but for its law.
+        How many tokens are accepted, per row.
+        The token after them, per row.
+    """
+    numbers = rng.peek(left.shape[1] + 1)
+    near, (said, mass, *here) = draft.near(*land(left, numbers.gather(1, coins)[..., None]), *seen)
+    counts = accepted(numbers.tolist(), here)
+    ends = list(enumerate(counts))
+    check_usable([float(mass[end]) for end in ends])
+    rng.spend([int(coins[end]) + 1 for end in ends])
+    return near, counts, [int(said[end]) for end in ends]
