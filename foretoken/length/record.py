@@ -16,6 +16,7 @@ HARD = 0.05  # where it pays for other texts
 BREATH = 32  # steps of a rest at most, there
 PATIENCE = 64  # a rest is twice as long at most, four times after the next loss, and so on
 TRIES = 5  # that tell what trying costs
+TOLD = 3  # of them, before which a hiccup may be all there is
 
 
 class Record:
@@ -53,7 +54,10 @@ class Record:
         if price.costs.last_s is None:
             return 0.0
         self.extra.append(price.costs.last_s / price.plain_s - took)
-        return max(median(self.extra), 0.0)
+        extra = max(median(self.extra), 0.0)
+        if len(self.extra) >= TOLD:  # it is time that drafting took
+            self.steps += extra
+        return extra
 
     def pause(self, lost: float) -> int:
         """Steps of a rest after so many plain steps were lost.

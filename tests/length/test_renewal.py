@@ -105,6 +105,18 @@ def test_the_rest_after_a_try_reckons_with_what_it_really_took() -> None:
     assert rest(*[90.0] * 12) == 8900
 
 
+def test_what_trying_costs_is_time_that_drafting_took() -> None:
+    """A request that tries again and again, and never for long, must not count as one that drafting pays for."""
+    costs, record = MeasuredCosts({1: 0.5}, {1: 1.0, 2: 1.0}), Record()
+    found = []
+    for took in (90.0, 4.0, 4.0, 4.0):
+        costs.last_s = took
+        record.tried(1.0, Prices(costs))
+        found.append(record.steps)
+    assert found == pytest.approx([9.6, 9.6, 12.6, 15.6])  # a hiccup is none of it
+    assert not record.pays
+
+
 def test_a_step_in_which_something_else_was_done_is_no_loss() -> None:
     """What a graph's capture takes, for one; a step of twice its time is believed."""
     for slow, rests in ((2.0, True), (20.0, False)):
