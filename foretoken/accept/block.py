@@ -19,7 +19,6 @@ from foretoken.accept.base import (
     chain_law,
     chain_ratios,
     chain_verdict,
-    residual,
 )
 from foretoken.host import to_host
 from foretoken.rng import Dice
@@ -46,13 +45,13 @@ class Block(AcceptanceRule):
         most = [len(row) for row in ratios]
         joint = [list(accumulate(row, lambda w, ratio: min(w * ratio, 1.0), initial=1.0)) for row in ratios]
         padded = [[*row, *[0.0] * (p.shape[1] - len(row))] for row in joint]
-        weight = torch.tensor(padded, dtype=p.dtype).to(p.device, non_blocking=True)[..., None]  # [B, N, 1]
-        q = chain_law(draft, p)  # [B, N, V]
-        inside = slice(1, -1)  # nobody asks what is spare at either end
-        spare = (weight[:, inside] * p[:, inside]).sub_(q[:, inside]).clamp_min_(0).sum(-1)
-        shares = [[0.0, *row] for row in to_host(spare)[0].tolist()]
+        weight = torch.tensor(padded, dtype=p.dtype).to(p.device, non_blocking=True)  # [B, N]
+        left, spare = _left(weight, p, chain_law(draft, p))
+        shares = to_host(spare)[0].tolist()
         counts = [_longest(partial(rng.coin, b), *both) for b, both in enumerate(zip(joint, shares, strict=True))]
-        law = residual(after(weight, counts) * after(p, counts), after(q, counts))
+        law = after(left, counts) / after(spare[..., None], counts)
+        if not all(own[count] for own, count in zip(shares, counts, strict=True)):  # by rounding
+            law = torch.where(law.isfinite(), law, after(p, counts))
         return chain_verdict(most, counts, rng.pick(law, [True] * len(p)), most)
 
     def settle(self, draft: Draft, p: Tensor, rng: Dice) -> tuple[Draft, Verdict]:
@@ -63,12 +62,21 @@ class Block(AcceptanceRule):
         whole = torch.tensor(most)[:, None]
         # A coin for each prefix from the whole chain down to the one that passes.
         coins = (whole + 1 - torch.arange(p.shape[1])).clamp_min(0).minimum(whole)
-        q, weight = draft.q.to(p), joint_ratio(*chain_chances(draft.at(p.device), p))
-        scaled = weight[..., None].to(p) * p
-        seen = weight, (scaled - q).clamp_min(0).sum(-1)
+        weight = joint_ratio(*chain_chances(draft.at(p.device), p))
+        left, spare = _left(weight.to(p), p, draft.q.to(p))
+        left = torch.where(spare[..., None] > 0, left, p)
         accepted = partial(_accepted, draft.sizes)
-        near, counts, tokens = settle_at_once(draft, rng, residual(scaled, q), coins, seen, accepted)
+        near, counts, tokens = settle_at_once(draft, rng, left, coins, (weight, spare), accepted)
         return near, chain_verdict(most, counts, tokens, most)
+
+
+def _left(weight: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """What the next token is drawn from where the chain ends with a node, [B, N, V], and what that sums to, [B, N].
+
+    No chain ends where nothing is left, but for rounding, and then p is as good.
+    """
+    left = (weight[..., None] * p).sub_(q).clamp_min_(0)
+    return left, left.sum(-1)
 
 
 def joint_ratio(p: Tensor, q: Tensor) -> Tensor:

@@ -260,8 +260,8 @@ MUTANTS = [
     Mutant(
         "block: the residual forgets the joint ratio",
         "accept/block.py",
-        "after(weight, counts) * after(p, counts)",
-        "after(p, counts)",
+        "(weight[..., None] * p).sub_(q)",
+        "(p - q)",
         RULES,
     ),
     Mutant(
