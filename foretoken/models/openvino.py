@@ -31,11 +31,6 @@ PER_CORE = 8 << 20  # bytes of weights that are worth a thread: several of them 
 # Bytes: every graph holds the weights once more, as they are multiplied; in bfloat16, in float32 as well. So a model
 # has only as many graphs of fixed width as fit in here, which is a quarter of the machine's memory at most.
 COPIES = min(2 << 30, memory() // 12)
-# OpenVINO's product in bfloat16 where there is no AMX. It reads weights from memory, but not from a cache of CACHED
-# bytes, more slowly for one token than for four, by a tenth of the time; and attention of three tokens more takes that
-# long again where a row has as many entries as there are bytes of weights per SPARED hidden numbers of all layers.
-NO_TILES = "brgemm_avx512_bf16"
-CACHED, SPARED = 40 << 20, 60
 
 
 class OpenVINOModel:
@@ -75,30 +70,23 @@ class OpenVINOModel:
         if dtype == torch.float32:
             keep_short(graph)
         self._graph, self._any = graph, Compiled(graph, dtype)
-        self.hidden_size, width = (self._any.compiled.output(place).partial_shape[2].get_length() for place in (1, 0))
-        self.vocab_size = vocab_size or width
-        # Packed weights are unpacked for every token anew.
-        large = self.weight_bytes > max(CACHED, 0.9 * dtype.itemsize * self.num_parameters)
-        slow = large and self._any.products() == {NO_TILES}
-        self._alone_from = slow * self.weight_bytes // (SPARED * self.hidden_size * len(self._layers))
         copies = COPIES // max(self.weight_bytes, 1)
         # For one row, each width has a graph of its own, of fixed size: nothing looks at shapes in it, which is a fifth
         # of a small model's step, and another width than the last one's costs nothing.
         with ThreadPoolExecutor(2) as pool:
-            widths = (WIDTHS[1], WIDTHS[0], *WIDTHS[2:])[:copies] if self._alone_from else WIDTHS[:copies]
-            self._fixed = dict(zip(widths, pool.map(partial(_fixed, graph, dtype), widths), strict=True))
+            made = pool.map(partial(_fixed, graph, dtype), WIDTHS[:copies])
+            self._fixed = dict(zip(WIDTHS, made, strict=False))
         self._inputs: dict[tuple[int, int, tuple[int, int], bool], Inputs] = {}
+        self.hidden_size, width = (self._any.compiled.output(place).partial_shape[2].get_length() for place in (1, 0))
+        self.vocab_size = vocab_size or width
         self._busy = Lock()  # a request holds inputs and outputs of one forward
 
     def new_cache(self, rows: int) -> PagedCache:
         """An empty cache of that many rows."""
-        return PagedCache(self._layers, TYPES[self.dtype], rows, self._alone_from)
+        return PagedCache(self._layers, TYPES[self.dtype], rows)
 
     def width(self, tokens: int) -> int:
-        """How many tokens a forward of so many really reads: 1, 4, 6, 8, 16, 32, 48, ...
-
-        One may be padded to four as well (`PagedCache`), and is a size of its own, with a time of its own, in any case.
-        """
+        """How many tokens a forward of so many really reads: 1, 4, 6, 8, 16, 32, 48, ..."""
         return padded(tokens)
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:

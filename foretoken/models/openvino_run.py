@@ -110,11 +110,6 @@ class Compiled:
             self._outputs = [self._request.get_output_tensor(place).data for place in range(count)]
         return self._outputs
 
-    def products(self) -> set[str]:
-        """Names of the programs that multiply matrices in it."""
-        nodes = (node.get_rt_info() for node in self.compiled.get_runtime_model().get_ops())
-        return {one["primitiveType"].astype(str) for one in nodes if one["layerType"].astype(str) == "FullyConnected"}
-
     def _set(self, tensors: dict[str, Any]) -> None:
         for name, tensor in tensors.items():
             if self._given.get(name) is not tensor:

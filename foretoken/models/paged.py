@@ -29,8 +29,7 @@ class Reading(NamedTuple):
     Attributes:
         tokens: [B, R] int64 array. What is read.
         positions: [B, R] int64 array.
-        width: N, tokens per row with padding: 1, 4, 6, 8, 16, 32, 48, ... where tokens see everything before them, and
-            4 for one where that is faster (`PagedCache`).
+        width: N, tokens per row with padding: 1, 4, 6, 8, 16, 32, 48, ... where tokens see everything before them.
             OpenVINO spends milliseconds on a width it has not met and some time on every other one than the last, and
             reads four tokens as fast as two. None of the tokens sees the padding after them, and the next forward
             overwrites it.
@@ -63,17 +62,16 @@ class PagedCache:
         layers: what each layer keeps.
         dtype: OpenVINO's type of keys and values.
         rows: empty rows to begin with.
-        alone_from: entries from which on one token of a lone row is read without padding.
 
     Attributes:
         tensors: keys and values of each layer, named `key.N` and `value.N`; others take their place when they grow.
     """
 
-    def __init__(self, layers: list[Layer], dtype: Any, rows: int, alone_from: int = 0) -> None:
+    def __init__(self, layers: list[Layer], dtype: Any, rows: int) -> None:
         self.lengths = torch.zeros(rows, dtype=torch.int64)
         self.pending = 0
         self.tensors: dict[str, Any] = {}
-        self._layers, self._dtype, self._alone_from = layers, dtype, alone_from
+        self._layers, self._dtype = layers, dtype
         self._tables: list[list[int]] = [[] for _ in range(rows)]
         self._free: list[int] = []
         self._capacity = 0
@@ -92,11 +90,10 @@ class PagedCache:
         past, width = self.pending, tokens.shape[1]
         seen = mask.numpy()
         self._next = tokens, positions, seen
-        tree, lengths = None, self.lengths.tolist()
+        tree = None
         if mask is self._causal or (seen == _causal(width, past)).all():
             self._causal = mask  # chains come with the same one again and again
-            joined = len(lengths) == 1 and lengths[0] + past < self._alone_from
-            width = padded(max(width, 2) if joined else width)
+            width = padded(width)
         else:
             if not seen[:, :, :past].all():
                 (tokens, positions, seen), past = self._all_pending(), 0
@@ -104,7 +101,7 @@ class PagedCache:
             tree = seen[:, :, past:]
             if (tree & ~_causal(width)).any():
                 raise ValueError("a token can only see tokens that come before it")
-        counts = [length + past for length in lengths]
+        counts = [length + past for length in self.lengths.tolist()]
         cached = self._reserve([count + width for count in counts])
         return Reading(tokens.numpy(), positions.numpy(), width, tree, counts, cached, max(counts, default=0) + width)
 

@@ -91,45 +91,6 @@ def test_graphs_of_fixed_width_say_what_the_one_of_any_size_says(monkeypatch: py
     converted.cache_clear()
 
 
-def test_one_token_is_read_as_four_while_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where OpenVINO multiplies in bfloat16 without AMX, and no cache holds the weights, as they are."""
-    backend = foretoken.models.openvino
-    plain = converted("llama", "none")[1]
-    assert not plain._alone_from
-    (program,) = plain._any.products()
-    monkeypatch.setattr(backend, "CACHED", 0)
-    monkeypatch.setattr(backend, "NO_TILES", program)
-    monkeypatch.setattr(backend, "SPARED", plain.weight_bytes / (24 * plain.hidden_size * len(plain._layers)))
-    converted.cache_clear()
-    assert not converted("llama", "int8")[1]._alone_from
-    theirs, padding = converted("llama", "none")
-    assert padding._alone_from == pytest.approx(24, abs=1)
-    tokens, found, widths, begin = random_tokens(1, 1, 40), [], [], padding.new_cache(1).__class__.begin
-    cache, at = padding.new_cache(1), 0
-
-    def watched(self: Any, *given: Any) -> Any:
-        reading = begin(self, *given)
-        widths.append(reading.width)
-        return reading
-
-    monkeypatch.setattr(type(cache), "begin", watched)
-    for width, kept in ((5, True), (1, False), (1, True), (14, True), (1, True), (8, True), (1, True)):
-        found.append(read_chain(padding, cache, tokens[:, at : at + width]))
-        at += width
-        if kept:
-            keep(cache, at - int(cache.lengths[0]))
-    assert widths == [6, 4, 4, 16, 4, 8, 1]
-    assert error(torch.cat(found, 1)[0], vanilla(theirs, tokens[0, :at])) < CLOSE
-    assert padding.width(1) == 1
-    widths.clear()
-    read_chain(padding, padding.new_cache(2), random_tokens(2, 2, 1))
-    assert widths == [1]
-    monkeypatch.setattr(backend, "COPIES", padding.weight_bytes)
-    converted.cache_clear()
-    assert list(converted("llama", "none")[1]._fixed) == [4]
-    converted.cache_clear()
-
-
 def test_being_told_of_longer_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph is told of more entries than there are, whenever a row is longer than any before."""
     monkeypatch.setattr(foretoken.models.openvino_run, "REACH", 1)
