@@ -12,14 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from foretoken.accept.at_once import pays, settle_at_once
-from foretoken.accept.base import (
-    AcceptanceRule,
-    after,
-    chain_chances,
-    chain_law,
-    chain_ratios,
-    chain_verdict,
-)
+from foretoken.accept.base import AcceptanceRule, after, chain_chances, chain_law, chain_ratios, chain_verdict
 from foretoken.host import to_host
 from foretoken.rng import Dice
 from foretoken.types import Draft, Drawn, Verdict
@@ -55,7 +48,7 @@ class Block(AcceptanceRule):
         return chain_verdict(most, counts, rng.pick(law, [True] * len(p)), most)
 
     def settle(self, draft: Draft, p: Tensor, rng: Dice) -> tuple[Draft, Verdict]:
-        if not pays(draft, p):
+        if type(self).accept is not Block.accept or not pays(draft, p):  # a rule made of this one has its own
             return super().settle(draft, p, rng)
         assert draft.q is not None
         most = [size - 1 for size in draft.sizes]
