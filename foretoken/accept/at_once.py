@@ -6,20 +6,24 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from foretoken.accept.base import AcceptanceRule
 from foretoken.rng import Dice, check_usable, land
 from foretoken.types import Draft
 
 MOST = 1 << 25  # probabilities for which what is left of each node's law fits in memory beside it
 
 
-def pays(draft: Draft, p: Tensor) -> bool:
-    """Whether one look saves time, and there is room for it.
+def pays(rule: AcceptanceRule, kind: type[AcceptanceRule], draft: Draft, p: Tensor) -> bool:
+    """Whether one look saves time, there is room for it, and it comes to what the rule itself would say.
 
     Args:
+        rule: decides.
+        kind: whose verdict is known at once; a rule made of it may have its own.
         draft: what was drafted.
         p: [B, N, V] float. What the request asks to sample from after each node.
     """
-    return p.device.type != "cpu" and draft.q is not None and p.numel() <= MOST
+    same = type(rule).accept is kind.accept
+    return same and p.device.type != "cpu" and draft.q is not None and p.numel() <= MOST
 
 
 def settle_at_once(

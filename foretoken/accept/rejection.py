@@ -45,7 +45,7 @@ class Rejection(AcceptanceRule):
         return chain_verdict(most, counts, rng.pick(law, [True] * len(p)))
 
     def settle(self, draft: Draft, p: Tensor, rng: Dice) -> tuple[Draft, Verdict]:
-        if type(self).accept is not Rejection.accept or not pays(draft, p):  # a rule made of this one has its own
+        if not pays(self, Rejection, draft, p):
             return super().settle(draft, p, rng)
         assert draft.q is not None
         most = [size - 1 for size in draft.sizes]

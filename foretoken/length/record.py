@@ -50,7 +50,7 @@ class Record:
         self.steps, self.tokens = FADE * self.steps, FADE * self.tokens
 
     def tried(self, took: float, price: Prices) -> float:
-        """What trying costs on top, in plain steps, after one more try that should have taken `took` of them."""
+        """Count a try that should have taken `took` plain steps, and say how many more trying costs."""
         if price.costs.last_s is None:
             return 0.0
         self.extra.append(price.costs.last_s / price.plain_s - took)
