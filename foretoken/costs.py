@@ -10,6 +10,8 @@ from statistics import median
 
 from foretoken.curves import RECENT, Alone, Drafting, Drifting, interpolate
 
+WIDE = 16  # tokens: what is read in place of fewer is told apart
+
 
 class Costs(ABC):
     """Seconds of what a step is made of.
@@ -35,6 +37,11 @@ class Costs(ABC):
     def __init__(self, switch: float = 0.0, width: Callable[[int], int] | None = None) -> None:
         self._switch, self._width = switch, width or (lambda tokens: tokens)
         self._last: int | None = None
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Tokens that the target reads in place of a few, if changing from one number to another costs anything."""
+        return tuple(sorted({self._width(tokens) for tokens in range(2, WIDE + 1)})) if self._switch else ()
 
     @abstractmethod
     def draft_s(self, rows: int, forwards: int = 1) -> float:
@@ -177,6 +184,10 @@ class ScaledCosts(Costs):
     def __init__(self, costs: Costs, block: int = 1, reads: int = 1) -> None:
         self._costs, self._block, self._reads = costs, block, reads
         self.typical = ScaledCosts(costs.typical, block, reads) if costs.typical else None
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return self._costs.widths if self._reads == 1 else ()
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
         return self._costs.draft_s(rows, -(-forwards // self._block) if self._block else 0)

@@ -9,7 +9,7 @@ from statistics import median
 
 RECENT = 9  # timings of one size that are kept, and as many count for the calibration of it
 FEW = 5  # drafts that are held against the calibration
-CALM = 2  # plain steps in a row that still pay for what was read before them
+CALM = 4  # plain steps in a row that still pay for what was read before them
 
 
 class Drifting:
@@ -48,7 +48,7 @@ class Drifting:
             self.level = median(self._all)
             self._known.clear()
         # Where one size alone was timed lately, nothing says that it is the size which is slow, and not the machine.
-        if self._sizes.count(size) < len(self._sizes):
+        if not extra and self._sizes.count(size) < len(self._sizes):
             self._at.setdefault(size, deque(maxlen=3 * RECENT)).append((ratio / self.level, self._count))
         return fresh
 
@@ -143,7 +143,7 @@ class Alone:
         elif self._calm > CALM:
             self.age = 0
             self._seen.append(seconds / self._slow)
-        if len(self._seen) <= CALM or not is_time(self._calm):
+        if len(self._seen) < CALM or not is_time(self._calm):
             return False
         self.seconds = median(self._seen) * self._slow
         return True

@@ -17,11 +17,13 @@ class Prices(NamedTuple):
         costs: of forwards.
         rows: rows in the batch.
         drafting: rows of it that still draft, and so pay for going on.
+        least: tokens of each row that are read in any case.
     """
 
     costs: Costs
     rows: int = 1
     drafting: int = 1
+    least: int = 1
 
     @property
     def plain_s(self) -> float:
@@ -38,12 +40,12 @@ class Prices(NamedTuple):
 
     def read_s(self, drafted: int) -> float:
         """Seconds of the next step if all rows verify so many tokens that cost nothing to draw."""
-        read = self.rows * (drafted + 1)
-        return (self.costs.verify_s(read) if drafted else self.plain_s) + self.costs.switch_s(read)
+        read = self.rows * max(drafted + 1, self.least)
+        return (self.costs.verify_s(read) if read > self.rows else self.plain_s) + self.costs.switch_s(read)
 
     def back_s(self, drafted: int) -> float:
-        """Seconds that the first plain step after such a one takes longer."""
-        return self.costs.switch_s(self.rows, after=self.rows * (drafted + 1))
+        """Seconds that the first step without candidates after such a one takes longer."""
+        return self.costs.switch_s(self.rows * self.least, after=self.rows * max(drafted + 1, self.least))
 
     @property
     def share(self) -> float:

@@ -199,9 +199,12 @@ class Draft:
 
 
 @lru_cache(256)
-def chained(*sizes: int) -> Tensor:
-    """[B, N] int64, on the CPU. Parents of chains of so many nodes, roots included; nobody may write to it."""
-    nodes = range(max(sizes))
+def chained(*sizes: int, least: int = 1) -> Tensor:
+    """[B, N] int64, on the CPU. Parents of chains of so many nodes, roots included; nobody may write to it.
+
+    N is `least` where no chain is as long.
+    """
+    nodes = range(max(*sizes, least))
     return torch.tensor([[max(i - 1, 0) if i < size else 0 for i in nodes] for size in sizes])
 
 

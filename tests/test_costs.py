@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from foretoken.costs import GivenCosts, MeasuredCosts, ScaledCosts
-from foretoken.curves import interpolate
+from foretoken.curves import CALM, interpolate
 from foretoken.prices import TYPICAL, Prices, prices, typical
 from foretoken.request import Request
 from tests.length.by_hand import batch
@@ -194,7 +194,7 @@ def test_a_plain_step_costs_what_it_takes_where_no_other_is_near() -> None:
         costs.observe(1, 0, 0.0, 1, 1.6)
     assert costs.age == 80
     assert costs.plain_s(1) == costs.verify_s(1) > 1.5
-    for took in (1.6, 1.6, 1.0, 1.0, 1.0):
+    for took in (1.9, 1.5, 1.3, 1.2, *[1.0] * CALM):
         costs.observe(1, 0, 0.0, 1, took)
     assert costs.age == 0
     assert costs.plain_s(1) == pytest.approx(1.0)
@@ -203,6 +203,15 @@ def test_a_plain_step_costs_what_it_takes_where_no_other_is_near() -> None:
     assert costs.plain_s(1) == pytest.approx(2.0)
     assert costs.age == 18
     assert costs.plain_s(2) == costs.verify_s(2)  # of one row only
+
+
+def test_a_width_is_timed_among_its_like() -> None:
+    """One that was only seen among others says how slow those are, not that it is dearer than they."""
+    costs = MeasuredCosts({1: 0.1, 4: 0.4}, {1: 1.0, 4: 1.3}, 0.2, lambda tokens: 1 if tokens == 1 else 4)
+    for _ in range(30):
+        for tokens, took in ((4, 2.6), (1, 1.6), (1, 1.0), (1, 1.0)):
+            costs.observe(1, 0, 0.0, tokens, took)
+    assert costs.verify_s(4) / costs.verify_s(1) == pytest.approx(1.3, rel=0.05)
 
 
 def test_looking_up_is_part_of_what_is_not_drafting() -> None:

@@ -219,6 +219,7 @@ def chain(
     prob: list[list[float]],
     forwards: list[int],
     points: list[bool] | None = None,
+    least: int = 1,
 ) -> Draft:
     """A chain per row.
 
@@ -229,10 +230,12 @@ def chain(
         prob: as in `Draft`.
         forwards: as in `Draft`.
         points: as in `Draft`.
+        least: nodes to have at least, the rest of them padding.
     """
-    nodes = max(map(len, paths)) + 1
+    nodes = max(max(map(len, paths)) + 1, least)
     tokens = [
         [row.tokens[-1], *path, *[0] * (nodes - 1 - len(path))] for row, path in zip(batch.rows, paths, strict=True)
     ]
     sizes, drawn = [len(path) + 1 for path in paths], Drawn.POINT if q is None else Drawn.IID
-    return Draft(torch.tensor(tokens), chained(*sizes), sizes, q, drawn, prob, forwards, points=points, chain=True)
+    parents = chained(*sizes, least=least)
+    return Draft(torch.tensor(tokens), parents, sizes, q, drawn, prob, forwards, points=points, chain=True)

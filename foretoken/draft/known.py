@@ -33,8 +33,6 @@ class Known(Drafter):
         if length.declines(batch):
             return [([], []) for _ in batch.rows]
         known = [self.known(row, min(row.room, max_nodes - 1)) for row in batch.rows]
-        if not any(chances for _, chances in known):
-            return known
         counts = length.choose(batch, [chances for _, chances in known])
         return [(path[:count], chances[:count]) for (path, chances), count in zip(known, counts, strict=True)]
 
@@ -42,12 +40,18 @@ class Known(Drafter):
         return self.rest(batch, length, max_nodes)
 
     def rest(self, batch: Batch, length: LengthPolicy, max_nodes: int) -> Draft:
-        return known_chain(batch, self.pick(batch, length, max_nodes))
+        return known_chain(batch, self.pick(batch, length, max_nodes), min(length.least(batch), max_nodes))
 
 
-def known_chain(batch: Batch, picked: Sequence[tuple[list[int], list[float]]]) -> Draft:
-    """A chain per row, of candidates that are known with their probabilities."""
-    if not any(path for path, _ in picked):
+def known_chain(batch: Batch, picked: Sequence[tuple[list[int], list[float]]], least: int = 1) -> Draft:
+    """A chain per row, of candidates that are known with their probabilities.
+
+    Args:
+        batch: the rows.
+        picked: candidates of each and their probabilities.
+        least: nodes to have at least.
+    """
+    if least == 1 and not any(path for path, _ in picked):
         return Draft.root_only(batch.roots)
     prob = [[1.0, *chances] for _, chances in picked]
-    return chain(batch, [path for path, _ in picked], None, prob, [0] * len(picked))
+    return chain(batch, [path for path, _ in picked], None, prob, [0] * len(picked), least=least)

@@ -70,7 +70,7 @@ class Relay(Drafter):
         ]
         self._drawn = None
         if all(known):
-            return known_chain(batch, picked)
+            return known_chain(batch, picked, min(length.least(batch), max_nodes))
         if not any(known):
             self._drawn = self._then.draft(batch, length, shape, max_nodes)
             return self._drawn

@@ -106,6 +106,10 @@ class LengthPolicy(ABC):
         """
         return False
 
+    def least(self, batch: Batch) -> int:
+        """Tokens of each row that the target shall read at least, where no more are known; asked after `choose`."""
+        return 1
+
     def look(self, drawn: Continuation) -> Tensor | None:
         """What `grow` will ask of tokens beyond their probability, found where they are, on a device.
 

@@ -29,7 +29,7 @@ class Outlook:
 
     def __init__(self, known: bool, expect: Callable[[Prices], tuple[float, float]]) -> None:
         self._known, self._expect, self.drawn = known, expect, 0
-        self._asked: tuple[Costs, int, int] | None = None  # who said what steps cost, and when
+        self._asked: tuple[Costs, int, int, int] | None = None  # who said what steps cost, and when
         # Seconds by candidates, and what is read after what, where that matters.
         self._draws: dict[int, float] = {}
         self._reads: dict[tuple[int, int | None], float] = {}
@@ -39,7 +39,7 @@ class Outlook:
 
     def renew(self, price: Prices) -> None:
         """Forget what costs said if they say otherwise now, and all that follows from it."""
-        if self._asked != (asked := (price.costs, price.costs.changes, price.rows)):
+        if self._asked != (asked := (price.costs, price.costs.changes, price.rows, price.least)):
             self._asked, self._draws, self._reads = asked, {}, {}
             self.forget()
 

@@ -8,13 +8,14 @@ from operator import mul
 
 from foretoken.curves import is_time
 from foretoken.length.belief import Belief, log_odds
+from foretoken.length.floor import Floor
 from foretoken.length.outlook import Outlook
-from foretoken.length.record import FADE, START, Record
+from foretoken.length.record import FADE, START, Record, believed
 from foretoken.prices import Prices
 
 OPEN = 1.25  # the head is asked where gain and cost are within this factor of each other
+ASKING = 0.1  # of a plain step is what asking takes at most
 CLOSE = 0.7  # of the time of plain decoding; below that, there is no doubt
-STILL = 4.0  # times what a step should take: no step is that slow, so something else was done, such as a capture
 
 
 class Pace:
@@ -24,6 +25,7 @@ class Pace:
         temperature: of the request. The warmer, the less the draft's probability of a drawn token says of acceptance.
         overall: of all requests like it.
         known: whether candidates cost nothing to draw, and come with the probability that each is accepted.
+        floor: says whether all its steps had better read many tokens; none never does.
 
     Attributes:
         rest: steps to decode plainly before drafting is tried again.
@@ -32,14 +34,15 @@ class Pace:
     """
 
     __slots__ = (
-        *("_accepted", "_before", "_belief", "_judged", "_lessons", "_outlook", "_overall", "_own", "_reader"),
-        *("_scores", "_survival", "_tries", "_unread", "chosen", "rest", "resting"),
+        *("_accepted", "_before", "_belief", "_floor", "_judged", "_lessons", "_outlook", "_overall", "_own"),
+        *("_reader", "_scores", "_survival", "_tries", "_unread", "chosen", "rest", "resting"),
     )
 
-    def __init__(self, temperature: float, overall: Record, known: bool = False) -> None:
+    def __init__(self, temperature: float, overall: Record, known: bool = False, floor: Floor | None = None) -> None:
         self._belief = Belief(0.0, 1.0) if known else Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
         self._reader = Belief(0.0, 1.0)  # the head is calibrated, but not on this request
         self._scores: dict[int, float] = {}  # what the head said in this step
+        self._floor = floor or Floor()
         self._before = 1.0  # the draft's probability of the candidate before
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
         self._survival = 1.0  # chance that all candidates so far are accepted
@@ -56,6 +59,11 @@ class Pace:
     def close(self) -> bool:
         """Whether drafting is hardly faster than plain decoding, if at all."""
         return self._own.steps > CLOSE * self._own.tokens
+
+    @property
+    def least(self) -> int:
+        """Tokens that the coming step reads at least, if it is of this request alone."""
+        return 1 if self.resting else self._floor.least
 
     def begin(self) -> bool:
         """A step begins; says whether it is one of a rest."""
@@ -125,9 +133,15 @@ class Pace:
             probs: the drafter's probability of each.
             price: of verifying them.
         """
-        if self.resting or not probs:
+        if self.resting:
             return 0
+        if price.rows == 1:
+            self._floor.weigh(probs, price)
+        price = self._floored(price)
         self._outlook.renew(price)
+        if len(probs) < price.least:  # they are read in any case
+            self.chosen = len(probs)
+            return self.chosen
         usual, survival, tokens, share = self._token_s(price), 1.0, 1.0, price.share
         here, *others = self._outlook.steps(0, price, len(probs))
         if usual * sum(accumulate(probs, mul)) < (others[0] - here) * share:
@@ -153,6 +167,10 @@ class Pace:
         self._outlook.drawn = drawn
         return self._outlook.bounds(depth, price)
 
+    def _floored(self, price: Prices) -> Prices:
+        """The price of a step of this request, which may have to read many tokens."""
+        return price if price.rows > 1 else price._replace(least=self.least)
+
     def _token_s(self, price: Prices) -> float:
         """Seconds per token; plain decoding is always to be had."""
         return min(self._own.steps / self._own.tokens, 1.0) * price.plain_s
@@ -169,6 +187,7 @@ class Pace:
             accepted: how many of them were kept.
             price: of drafting.
         """
+        price = self._floored(price)
         self._lessons += 1
         self._unread.append((probs, self._scores, accepted))
         if is_time(self._lessons):  # of what is done in a row, the first is dear, as everything is after a large model
@@ -176,15 +195,15 @@ class Pace:
                 self._learn(*lesson)
             self._unread.clear()
             self._outlook.forget()
-        should, last_s = self._outlook.steps(0, price, len(probs))[len(probs)] / price.plain_s, price.costs.last_s
-        took = self._count(should, accepted + 1, None if self._tries else last_s, price)
+        tries, self._tries = self._tries, False
+        last_s = None if tries else price.costs.last_s
+        took = self._count(self._outlook.steps(len(probs), price, 0)[0] / price.plain_s, accepted + 1, last_s, price)
         lost = took + price.back_s(len(probs)) / price.plain_s - accepted - 1
-        if self._tries:
-            self._tries = False
+        if tries:
             lost += self._overall.tried(took, price)
         # A step that paid is followed by another, whatever those before it were.
         if lost > 0 and not self._own.pays:
-            self.rest = self._overall.pause(lost)
+            self._pause(lost, price)
 
     def _learn(self, probs: Sequence[float], scores: Mapping[int, float], accepted: int) -> None:
         """Learn how likely candidates are accepted from a step that drafted."""
@@ -198,13 +217,19 @@ class Pace:
         self._judged += min(accepted + 1, len(probs))
 
     def waits(self, price: Prices) -> None:
-        """Learn from a step for which nothing was known that was worth it, unless it was one of a rest.
-
-        It costs time to ask, and plain steps take longer after wide ones.
-        """
+        """Learn from a step for which nothing was known that was worth it: asking took time. Rests say nothing."""
         if self.resting:
             return
-        self._count(1.0, 1, price.costs.last_s, price)
+        price = self._floored(price)
+        should = price.read_s(0) / price.plain_s if price.least > 1 else 1.0
+        lost = self._count(should, 1, price.costs.last_s, price) - 1
+        if lost > 0 and not self._overall.pays:
+            self._pause(min(lost, ASKING), price)
+
+    def _pause(self, lost: float, price: Prices) -> None:
+        """Rest after so many plain steps were lost, unless a floor would not lose them, or knows that it does."""
+        if price.rows > 1 or not self._floor.helps():
+            self.rest = self._overall.pause(lost)
 
     def _count(self, should: float, tokens: int, last_s: float | None, price: Prices) -> float:
         """Count a step that should take so many plain steps, and say what it took.
@@ -212,13 +237,13 @@ class Pace:
         Args:
             should: as costs have it.
             tokens: that it gave.
-            last_s: seconds that it really took, which is believed unless the machine stood still; None if not measured.
+            last_s: seconds that it really took; None if not measured.
             price: of drafting.
         """
-        took = should if last_s is None else last_s / price.plain_s
-        took = should if took > STILL * should else min(max(took, should / 2), 2 * should)
+        took = believed(should if last_s is None else last_s / price.plain_s, should)
         self._own.add(took, tokens)
         self._overall.add(took, tokens)
+        self._floor.count(tokens, took)
         return took
 
     def _fade(self) -> None:

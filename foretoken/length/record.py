@@ -16,6 +16,7 @@ HARD = 0.05  # where it pays for other texts
 BREATH = 32  # steps of a rest at most, there
 PATIENCE = 64  # a rest is twice as long at most, four times after the next loss, and so on
 TRIES = 5  # that tell what trying costs
+STILL = 4.0  # times what a step should take: no step is that slow, so something else was done, such as a capture
 TOLD = 3  # of them, before which a hiccup may be all there is
 
 
@@ -74,3 +75,8 @@ class Record:
     def pays(self) -> bool:
         """Whether drafting was faster than plain decoding."""
         return self.steps <= self.tokens
+
+
+def believed(took: float, should: float) -> float:
+    """What a step is taken to have taken: what it did, unless the machine stood still."""
+    return should if took > STILL * should else min(max(took, should / 2), 2 * should)

@@ -10,8 +10,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from foretoken.costs import GivenCosts
+from foretoken.curves import CALM
 from foretoken.errors import ConfigError
 from foretoken.length.base import Growth, LengthPolicy, Plan, check_length, leaves, single
+from foretoken.length.floor import Floor
 from foretoken.length.pace import Pace
 from foretoken.length.record import Record
 from foretoken.models.acceptance_head import AcceptanceHead
@@ -19,7 +21,7 @@ from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 
 OFTEN, SELDOM = 32, 1024  # steps after which plain decoding is timed anew
-APART = 6  # steps that takes, and one more
+APART = 8  # steps that takes, and one more
 SAME = 0.15  # of its time is no change
 
 
@@ -76,6 +78,7 @@ class Renewal(LengthPolicy):
         self.uses_clock = self._given is None
         self._apart = 0  # steps that are still to be decoded plainly, to time them
         self._patience, self._since, self._known_s = OFTEN, 0, 1.0
+        self._floors: dict[float, Floor] = {}
         self._overall: dict[tuple[float, bool], Record] = {}  # by temperature, and as `Pace` has `known`
 
     def rests(self, batch: Batch) -> bool:
@@ -83,6 +86,12 @@ class Renewal(LengthPolicy):
 
     def declines(self, batch: Batch) -> bool:
         return self._apart > 0 or self._rest(batch, known=True)
+
+    def least(self, batch: Batch) -> int:
+        if self._apart or len(batch.rows) > 1:
+            return 1
+        pace: Pace | None = batch.rows[0].memory.get((self, True))
+        return 1 if pace is None else pace.least
 
     def _rest(self, batch: Batch, known: bool) -> bool:
         """Whether all rows rest in this step, which is one step less for each."""
@@ -157,7 +166,7 @@ class Renewal(LengthPolicy):
             # Where the first of these steps are as expected, the others will be, too.
             found = costs.last_s if self._apart and costs.last_s else costs.plain_s(1)
             same = abs(found / self._known_s - 1) < SAME
-            if self._apart < APART - 1 and (same or not self._apart):
+            if self._apart < APART - CALM and (same or not self._apart):
                 self._patience = min(2 * self._patience, SELDOM) if same else OFTEN
                 self._apart = self._since = 0
         elif min(costs.age, self._since) > self._patience and (costs.age > SELDOM or self._close(batch)):
@@ -185,6 +194,7 @@ class Renewal(LengthPolicy):
             # Whether drafting pays depends on the models more than on the request, so requests tell each other.
             shared = self._given is None and not row.request.repeats
             overall = self._overall.setdefault((temperature, known), Record()) if shared else Record()
-            row.memory[key] = Pace(temperature, overall, known)
+            floor = self._floors.setdefault(temperature, Floor()) if shared and known else None
+            row.memory[key] = Pace(temperature, overall, known, floor)
         pace: Pace = row.memory[key]
         return pace

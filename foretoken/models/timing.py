@@ -19,7 +19,8 @@ SIZES = (1, 2, 4, 5, 6, 7, 8, 9, 16)
 MANY = 4  # tokens drafted in a row
 BUDGET_S = 0.5
 ROUNDS = 9  # more of them change little
-IN_A_ROW = 4  # more plain steps change little
+IN_A_ROW = 5  # more of one width change little
+SETTLES_S = 0.01  # what takes longer reads more weights than caches hold
 
 
 def calibrate(target: LanguageModel, draft: LanguageModel | None) -> MeasuredCosts:
@@ -40,11 +41,8 @@ def calibrate(target: LanguageModel, draft: LanguageModel | None) -> MeasuredCos
             break
     # Several tokens may take less time than one, for which processors have another program.
     verify = {width: median_low(seconds["again", width]) for width in widths}
-    switches = [
-        first - again
-        for width in widths
-        for first, again in zip(seconds["first", width], seconds["again", width], strict=True)
-    ]
+    pairs = (zip(seconds["first", width], seconds["again", width], strict=True) for width in widths)
+    switches = [first - again for both in pairs for first, again in both]
     # Without a draft model, looking up is next to nothing.
     little = {count: count * verify[1] / 100 for count in (1, MANY)}
     drafting = {count: median_low(seconds["draft", count]) if draft else least for count, least in little.items()}
@@ -56,13 +54,13 @@ def _round(
 ) -> Iterator[tuple[str, int, float]]:
     """What was timed, its size, and its seconds.
 
-    The target reads each width twice, since another width than the last one may cost more, and a single token more
-    often, since that is read in a row, and a small model comes to rest in the processor's caches. Then the draft reads,
-    as it does in a step: after the target, whose weights have filled the caches.
+    The target reads each width several times, since another width than the last one costs more where it has weights of
+    its own: a small model comes to rest in the processor's caches. Then the draft reads, as it does in a step: after
+    the target, whose weights have filled the caches.
     """
     for index, size in enumerate(widths):
-        yield "first", size, forwards_s(target, size, caches[0])
-        for _ in range(IN_A_ROW if size == widths[0] else 1):
+        yield "first", size, (first_s := forwards_s(target, size, caches[0]))
+        for _ in range(max(min(int(SETTLES_S / first_s), IN_A_ROW), 1)):
             again_s = forwards_s(target, size, caches[0])
         yield "again", size, again_s
         if draft:

@@ -60,7 +60,13 @@ class HiddenDigest(Policy):
 
 
 class Moody(Policy):
-    """Change with what was accepted before and what was said: after a rejection draft one token, else two or three."""
+    """Change with what was accepted before and what was said: after a rejection draft one token, else two or three.
+
+    Where nothing has to be drawn, four tokens are read whatever they are.
+    """
+
+    def least(self, batch: Batch) -> int:
+        return 4
 
     def grow(self, frontier: Frontier, batch: Batch) -> Growth:
         most = [1 if row.memory.get(self) else 2 + row.tokens[-1] % 2 for row in batch.rows]
