@@ -9,28 +9,33 @@ from operator import mul
 from foretoken.curves import CALM, is_time
 from foretoken.prices import Prices
 
-FADE = 0.98  # how much a step still counts when the next one is done
+FADE, SLOW = 0.98, 0.99  # how much a step still counts when the next one is done: for texts, for what corrects them
 START = 8.0  # steps that a first guess counts for: each brings a token in the time of a plain one
 MOST = 8  # tokens that every step may have to read
 MARGIN = 1.03  # how much faster that must be than what is done now
 
 
 class Yield:
-    """Tokens that steps brought, and the time they took in plain steps; old ones fade."""
+    """Tokens that steps brought, and the time they took in plain steps.
 
-    __slots__ = ("steps", "tokens")
+    Args:
+        fade: how much a step still counts when the next one is done.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_fade", "steps", "tokens")
+
+    def __init__(self, fade: float = FADE) -> None:
+        self._fade = fade
         self.tokens = self.steps = START  # a first guess
 
     def add(self, tokens: float, steps: float) -> None:
         """Count a step."""
-        self.tokens = FADE * self.tokens + tokens
-        self.steps = FADE * self.steps + steps
+        self.tokens = self._fade * self.tokens + tokens
+        self.steps = self._fade * self.steps + steps
 
     def forget(self) -> None:
         """A step that says nothing of these: back to the first guess, little by little."""
-        self.add((1 - FADE) * START, (1 - FADE) * START)
+        self.add((1 - self._fade) * START, (1 - self._fade) * START)
 
     @property
     def rate(self) -> float:
@@ -57,7 +62,7 @@ class Floor:
         self._costs: list[tuple[int, float, float]] = []  # by width, the widest first: among its like, among plain ones
         self._yields: dict[int, Yield] = {1: Yield()}  # by floor, of all candidates
         # Of steps that were made, those without a floor and those with one: what they should have brought, and did.
-        self._foreseen, self._real = (Yield(), Yield()), (Yield(), Yield())
+        self._foreseen, self._real = (Yield(SLOW), Yield(SLOW)), (Yield(SLOW), Yield(SLOW))
         self._unread: list[tuple[Sequence[float], tuple[int, float] | None]] = []  # steps not learnt from yet
 
     def weigh(self, chances: Sequence[float], price: Prices) -> None:
