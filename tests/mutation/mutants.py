@@ -197,8 +197,8 @@ MUTANTS = [
     Mutant(
         "a machine that slows down makes the width in use dear",
         "curves.py",
-        "if self._sizes.count(size) < len(self._sizes):",
-        "if self._sizes:",
+        "if not extra and self._sizes.count(size) < len(self._sizes):",
+        "if not extra and self._sizes:",
         ("tests/test_costs.py::test_a_machine_that_slows_down_makes_no_width_dear",),
     ),
     Mutant(
@@ -442,8 +442,8 @@ MUTANTS = [
     Mutant(
         "verifying more tokens costs nothing more",
         "prices.py",
-        "self.costs.verify_s(read) if drafted",
-        "self.costs.verify_s(self.rows) if drafted",
+        "self.costs.verify_s(read) if read",
+        "self.costs.verify_s(self.rows) if read",
         ("tests/length/test_renewal.py", "tests/test_costs.py"),
     ),
     Mutant(
