@@ -7,40 +7,14 @@ from itertools import accumulate
 from operator import mul
 
 from foretoken.curves import CALM, is_time
+from foretoken.length.record import Yield
 from foretoken.prices import Prices
 
 FADE, SLOW = 0.98, 0.99  # how much a step still counts when the next one is done: for texts, for what corrects them
 START = 8.0  # steps that a first guess counts for: each brings a token in the time of a plain one
+BACK = START * (1 - SLOW)  # leads back to it, little by little
 MOST = 8  # tokens that every step may have to read
 MARGIN = 1.03  # how much faster that must be than what is done now
-
-
-class Yield:
-    """Tokens that steps brought, and the time they took in plain steps.
-
-    Args:
-        fade: how much a step still counts when the next one is done.
-    """
-
-    __slots__ = ("_fade", "steps", "tokens")
-
-    def __init__(self, fade: float = FADE) -> None:
-        self._fade = fade
-        self.tokens = self.steps = START  # a first guess
-
-    def add(self, tokens: float, steps: float) -> None:
-        """Count a step."""
-        self.tokens = self._fade * self.tokens + tokens
-        self.steps = self._fade * self.steps + steps
-
-    def forget(self) -> None:
-        """A step that says nothing of these: back to the first guess, little by little."""
-        self.add((1 - self._fade) * START, (1 - self._fade) * START)
-
-    @property
-    def rate(self) -> float:
-        """Tokens per plain step."""
-        return self.tokens / self.steps
 
 
 class Floor:
@@ -60,10 +34,10 @@ class Floor:
     def __init__(self) -> None:
         self.least, self._count, self._since, self._usual = 1, 0, 0, 1.0
         self._costs: list[tuple[int, float, float]] = []  # by width, the widest first: among its like, among plain ones
-        self._yields: dict[int, Yield] = {1: Yield()}  # by floor, of all candidates
+        self._yields: dict[int, Yield] = {1: Yield(START, START, FADE)}  # by floor, of all candidates
         # Of steps that were made, those without a floor and those with one: what they should have brought, and did.
-        self._foreseen, self._real = (Yield(SLOW), Yield(SLOW)), (Yield(SLOW), Yield(SLOW))
-        self._unread: list[tuple[Sequence[float], tuple[int, float] | None]] = []  # steps not learnt from yet
+        self._foreseen, self._real = ((Yield(START, START, SLOW), Yield(START, START, SLOW)) for _ in range(2))
+        self._unread: list[tuple[Sequence[float], tuple[float, int] | None]] = []  # steps not learnt from yet
 
     def weigh(self, chances: Sequence[float], price: Prices) -> None:
         """Learn from the candidates of a step, and decide.
@@ -84,7 +58,7 @@ class Floor:
         """Learn what the step brought, and took in plain steps; the first ones after a change find cold caches."""
         self._since += 1
         if self._unread and self._since > CALM:
-            self._unread[-1] = self._unread[-1][0], (tokens, steps)
+            self._unread[-1] = self._unread[-1][0], (steps, tokens)
 
     def helps(self) -> bool:
         """Whether a floor is faster than plain decoding where drafting without one is not; then there is one."""
@@ -93,23 +67,23 @@ class Floor:
         self._take(rates)
         return self.least > 1
 
-    def _learn(self, chances: Sequence[float], brought: tuple[int, float] | None) -> None:
+    def _learn(self, chances: Sequence[float], brought: tuple[float, int] | None) -> None:
         sums = list(accumulate(accumulate(chances, mul), initial=1.0))
         last, usual, least = len(sums), self._usual, self.least
         most, wide = -1e9, (1.0, 1.0)  # what is best of all wider steps, if they are made now and then
         for width, among, apart in (*self._costs, (1, 1.0, 1.0)):
             tokens = sums[width - 1] if width < last else sums[-1]
             if width <= MOST:
-                told = wide if width < last and most > tokens - usual * among else (tokens, among)
+                told = wide if width < last and most > tokens - usual * among else (among, tokens)
                 self._yields[width].add(*told)
                 if width == least and brought:
                     mine = least > 1
                     self._foreseen[mine].add(*told)
                     self._real[mine].add(*brought)
-                    self._foreseen[not mine].forget()
-                    self._real[not mine].forget()
+                    self._foreseen[not mine].add(BACK, BACK)
+                    self._real[not mine].add(BACK, BACK)
             if (worth := tokens - usual * apart) > most:
-                most, wide = worth, (tokens, apart)
+                most, wide = worth, (apart, tokens)
 
     def _rates(self) -> dict[int, float]:
         """Tokens per plain step by floor."""
@@ -125,7 +99,7 @@ class Floor:
             apart_s = among_s + costs.switch_s(width, after=1) + costs.switch_s(1, after=width)
             self._costs.append((width, among_s / plain_s, apart_s / plain_s))
             if width <= MOST and width not in self._yields:
-                self._yields[width] = Yield()
+                self._yields[width] = Yield(START, START, FADE)
         rates = self._rates()
         rates[1] = max(rates[1], 1.0)  # plain decoding is always to be had
         self._take(rates if self._costs else {1: 1.0})

@@ -16,39 +16,66 @@ HARD = 0.05  # where it pays for other texts
 BREATH = 32  # steps of a rest at most, there
 PATIENCE = 64  # a rest is twice as long at most, four times after the next loss, and so on
 TRIES = 5  # that tell what trying costs
-STILL = 4.0  # times what a step should take: no step is that slow, so something else was done, such as a capture
 TOLD = 3  # of them, before which a hiccup may be all there is
+STILL = 4.0  # times what a step should take: no step is that slow, so something else was done, such as a capture
 
 
-class Record:
-    """Time of steps that drafted, in plain steps, against the tokens they gave; old ones fade.
+class Yield:
+    """Tokens that steps gave, and the time they took in plain steps; old ones fade.
+
+    Args:
+        tokens: a first guess.
+        steps: the same.
+        fade: how much a step still counts when the next one is done.
 
     Attributes:
+        tokens: what they gave.
         steps: time.
-        tokens: what it gave.
-        rest: steps to decode plainly, left over by a request that ended.
-        losses: how many rests there were since drafting paid.
-        extra: what trying at first or after a rest took more than such a step should, in plain steps: the drafter has
-            to read all that was said meanwhile.
     """
 
-    __slots__ = ("extra", "losses", "rest", "steps", "tokens")
+    __slots__ = ("_fade", "steps", "tokens")
 
-    def __init__(self) -> None:
-        self.steps, self.tokens, self.rest, self.losses = START * HOPE, START, 0, 0  # a first guess
-        self.extra: deque[float] = deque(maxlen=TRIES)
+    def __init__(self, tokens: float, steps: float, fade: float = FADE) -> None:
+        self.tokens, self.steps, self._fade = tokens, steps, fade
 
     def add(self, steps: float, tokens: float) -> None:
         """Count a step."""
         self.fade()
         self.steps += steps
         self.tokens += tokens
-        if self.pays:
-            self.losses = 0
 
     def fade(self) -> None:
         """Old steps say less about the text as it moves on."""
-        self.steps, self.tokens = FADE * self.steps, FADE * self.tokens
+        self.steps, self.tokens = self._fade * self.steps, self._fade * self.tokens
+
+    @property
+    def rate(self) -> float:
+        """Tokens per plain step."""
+        return self.tokens / self.steps
+
+
+class Record(Yield):
+    """What steps that drafted gave and took.
+
+    Attributes:
+        rest: steps to decode plainly, left over by a request that ended.
+        losses: how many rests there were since drafting paid.
+        extra: what trying at first or after a rest took more than such a step should, in plain steps: the drafter has
+            to read all that was said meanwhile.
+    """
+
+    __slots__ = ("extra", "losses", "rest")
+
+    def __init__(self) -> None:
+        super().__init__(START, START * HOPE)
+        self.rest = self.losses = 0
+        self.extra: deque[float] = deque(maxlen=TRIES)
+
+    def add(self, steps: float, tokens: float) -> None:
+        """Count a step."""
+        super().add(steps, tokens)
+        if self.pays:
+            self.losses = 0
 
     def tried(self, took: float, price: Prices) -> float:
         """Count a try that should have taken `took` plain steps, and say how many more trying costs."""

@@ -164,7 +164,7 @@ class Renewal(LengthPolicy):
         self._since += 1
         if self._apart:
             self._apart -= 1
-            # Where the first of these steps are as expected, the others will be, too.
+            # Where the first of these steps that finds warm caches is as expected, the others will be, too.
             found = costs.last_s if self._apart and costs.last_s else costs.plain_s(1)
             same = abs(found / self._known_s - 1) < SAME
             if self._apart < APART - CALM and (same or not self._apart):
