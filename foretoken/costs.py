@@ -41,7 +41,8 @@ class Costs(ABC):
     @property
     def widths(self) -> tuple[int, ...]:
         """Tokens that the target reads in place of a few, if changing from one number to another costs anything."""
-        return tuple(sorted({self._width(tokens) for tokens in range(2, WIDE + 1)})) if self._switch else ()
+        widths = {self._width(tokens) for tokens in range(2, WIDE + 1)} - {self._width(1)}
+        return tuple(sorted(widths)) if self._switch else ()
 
     @abstractmethod
     def draft_s(self, rows: int, forwards: int = 1) -> float:
@@ -141,7 +142,7 @@ class MeasuredCosts(Costs):
         self._draft: defaultdict[int, Drafting] = defaultdict(partial(Drafting, draft))
         self._verify = Drifting(verify)
         self._switches = deque([switch] * (RECENT // 2), maxlen=RECENT)
-        self._alone = Alone()
+        self._alone = Alone() if self._width(1) < self._width(2) else None  # else a plain step is like others
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
         return self._draft[rows](forwards, self._verify.level) if forwards else 0.0
@@ -150,7 +151,7 @@ class MeasuredCosts(Costs):
         return self._verify(self._width(tokens))
 
     def plain_s(self, rows: int) -> float:
-        alone_s = self._alone.seconds if rows == 1 else None
+        alone_s = self._alone.seconds if self._alone and rows == 1 else None
         return alone_s or self.verify_s(rows)
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
@@ -165,7 +166,7 @@ class MeasuredCosts(Costs):
         if fresh := self._verify.observe(width, took, 0.0 if before in (None, width) else self._switch):
             self._switch = max(median(self._switches), 0.0)
             self._draft[rows].fit()
-        if rows == 1:
+        if rows == 1 and self._alone:
             fresh |= self._alone.observe(tokens == 1, verify_s, verify_s / self._verify.calibrated(width), fresh)
             self.age = self._alone.age
         self.changes += fresh

@@ -205,6 +205,14 @@ def test_a_plain_step_costs_what_it_takes_where_no_other_is_near() -> None:
     assert costs.plain_s(2) == costs.verify_s(2)  # of one row only
 
 
+def test_where_one_token_is_read_as_several_a_plain_step_is_like_others() -> None:
+    costs = MeasuredCosts({1: 0.1, 2: 0.2}, {6: 1.0, 8: 1.8}, 0.3, lambda tokens: 6 if tokens < 7 else 8)
+    for tokens in [1] * 50 + [5] * 50:
+        costs.observe(1, 0, 0.0, tokens, 2.0 if tokens == 1 else 1.0)
+    assert costs.plain_s(1) == costs.verify_s(1) == costs.verify_s(6)
+    assert (costs.age, costs.widths) == (0, (8,))
+
+
 def test_a_width_is_timed_among_its_like() -> None:
     """One that was only seen among others says how slow those are, not that it is dearer than they."""
     costs = MeasuredCosts({1: 0.1, 4: 0.4}, {1: 1.0, 4: 1.3}, 0.2, lambda tokens: 1 if tokens == 1 else 4)

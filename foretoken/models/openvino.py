@@ -52,6 +52,7 @@ class OpenVINOModel:
         readable: tokens the input embedding has.
         num_parameters: number of weights.
         weight_bytes: bytes of weights.
+        narrowest: tokens that one row is read as at least, one of `WIDTHS`.
         note: what the user should know about how it was loaded, or None.
     """
 
@@ -70,30 +71,39 @@ class OpenVINOModel:
         if dtype == torch.float32:
             keep_short(graph)
         self._graph, self._any = graph, Compiled(graph, dtype)
-        copies = COPIES // max(self.weight_bytes, 1)
         # For one row, each width has a graph of its own, of fixed size: nothing looks at shapes in it, which is a fifth
         # of a small model's step, and another width than the last one's costs nothing.
-        with ThreadPoolExecutor(2) as pool:
-            made = pool.map(partial(_fixed, graph, dtype), WIDTHS[:copies])
-            self._fixed = dict(zip(WIDTHS, made, strict=False))
+        self._fixed: dict[int, Compiled] = {}
+        self.widen(1)
         self._inputs: dict[tuple[int, int, tuple[int, int], bool], Inputs] = {}
         self.hidden_size, width = (self._any.compiled.output(place).partial_shape[2].get_length() for place in (1, 0))
         self.vocab_size = vocab_size or width
         self._busy = Lock()  # a request holds inputs and outputs of one forward
+
+    def widen(self, narrowest: int) -> None:
+        """Read one row as so many tokens at least, and be ready for that."""
+        self.narrowest = narrowest
+        copies = COPIES // max(self.weight_bytes, 1)
+        wanted = WIDTHS[(first := WIDTHS.index(narrowest)) : first + copies]
+        self._fixed = {width: graph for width, graph in self._fixed.items() if width in wanted}
+        missing = [width for width in wanted if width not in self._fixed]
+        with ThreadPoolExecutor(2) as pool:
+            made = pool.map(partial(_fixed, self._graph, self.dtype), missing)
+            self._fixed |= zip(missing, made, strict=True)
 
     def new_cache(self, rows: int) -> PagedCache:
         """An empty cache of that many rows."""
         return PagedCache(self._layers, TYPES[self.dtype], rows)
 
     def width(self, tokens: int) -> int:
-        """How many tokens a forward of so many really reads: 1, 4, 6, 8, 16, 32, 48, ..."""
-        return padded(tokens)
+        """How many tokens a forward of so many really reads: 1, 4, 6, 8, 16, 32, 48, ..., from `narrowest` on."""
+        return padded(max(tokens, self.narrowest))
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
         assert isinstance(cache, PagedCache)
         rows, new = tokens.shape
-        reading = cache.begin(tokens, positions, mask)
+        reading = cache.begin(tokens, positions, mask, self.narrowest if rows == 1 else 1)
         end = reading.tokens.shape[1]
         begin = end - (last or new)
         with self._busy:

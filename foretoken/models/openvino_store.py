@@ -23,6 +23,7 @@ from foretoken.models.openvino import OpenVINOModel
 from foretoken.models.openvino_graph import INSTEAD, append_tokens, check_config, trace
 from foretoken.models.openvino_run import check_dtype, core
 from foretoken.models.openvino_weights import join, pack, round_weights, shorten
+from foretoken.models.openvino_width import settle
 from foretoken.models.proof import expect, says_the_same
 from foretoken.models.store import check_space, first_line, home, keep, tidy
 
@@ -80,9 +81,10 @@ def load(
         model = OpenVINOModel(graph, dtype, checkpoint.max_length, vocab_size)
     except RuntimeError as error:
         raise ModelError(f"OpenVINO cannot run {checkpoint} here: {first_line(error)}", hint=INSTEAD) from error
-    model.note = "; ".join(notes) or None
     if not says_the_same(model, proof):
         raise ModelError(f"{checkpoint} does not say on OpenVINO what it says by itself", hint=INSTEAD)
+    settle(model, folder)
+    model.note = "; ".join(notes) or None
     return model
 
 

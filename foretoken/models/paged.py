@@ -81,8 +81,8 @@ class PagedCache:
         self._next: _Read | None = None
         self._causal: Tensor | None = None  # the last mask that hid nothing
 
-    def begin(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Reading:
-        """Make room for new entries (arguments as in `LanguageModel.forward`).
+    def begin(self, tokens: Tensor, positions: Tensor, mask: Tensor, least: int = 1) -> Reading:
+        """Make room for new entries (arguments as in `LanguageModel.forward`); chains are padded to `least` tokens.
 
         Paged attention shows all earlier entries to every new token. Where the mask hides pending ones, they are read
         again together with the new tokens.
@@ -93,7 +93,7 @@ class PagedCache:
         tree = None
         if mask is self._causal or (seen == _causal(width, past)).all():
             self._causal = mask  # chains come with the same one again and again
-            width = padded(width)
+            width = padded(max(width, least))
         else:
             if not seen[:, :, :past].all():
                 (tokens, positions, seen), past = self._all_pending(), 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -27,4 +28,15 @@ def settle(backends: Iterable[str]) -> None:
         torch.set_num_threads(1)
     elif _taken is not None:
         _taken = None
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def spared() -> Iterator[None]:
+    """Leave torch one thread meanwhile, as `settle` may do later, so that what is timed is what will be."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
         torch.set_num_threads(threads)

@@ -44,7 +44,7 @@ def calibrate(target: LanguageModel, draft: LanguageModel | None) -> MeasuredCos
     pairs = (zip(seconds["first", width], seconds["again", width], strict=True) for width in widths)
     switches = [first - again for both in pairs for first, again in both]
     # Without a draft model, looking up is next to nothing.
-    little = {count: count * verify[1] / 100 for count in (1, MANY)}
+    little = {count: count * verify[widths[0]] / 100 for count in (1, MANY)}
     drafting = {count: median_low(seconds["draft", count]) if draft else least for count, least in little.items()}
     return MeasuredCosts(drafting, verify, max(median_low(switches), 0.0), target.width)
 

@@ -30,3 +30,14 @@ def test_what_fits_into_caches_is_timed_in_a_row(monkeypatch: pytest.MonkeyPatch
     assert costs.switch_s(4, after=1) == pytest.approx(unit_s * (3 - cold))
     begins = [i for i, size in enumerate(read) if read[i - 1 : i] != [size]]
     assert {end - begin - 1 for begin, end in pairwise(begins)} == {row}
+
+
+def test_a_target_that_reads_one_token_as_six(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wide(TableModel):
+        def width(self, tokens: int) -> int:
+            return max(tokens, 6)
+
+    monkeypatch.setattr(timing, "forwards_s", lambda model, size, cache, count=1: 1.0 * size)
+    costs = calibrate(Wide(random_table(1, 3)), None)
+    assert costs.plain_s(1) == costs.verify_s(5) == 6.0
+    assert costs.draft_s(1) == pytest.approx(0.06)
