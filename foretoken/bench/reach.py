@@ -31,6 +31,7 @@ class Reach:
         floor_s: how long that takes at the measured bandwidth.
         step_s: how long a step takes, the median.
         bandwidth_ratio: floor over step; above 1 where caches hold the weights.
+        tokens_read: what one token is read as; more than 1 where the processor does that faster.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Reach:
     floor_s: float
     step_s: float
     bandwidth_ratio: float
+    tokens_read: int
 
 
 def reach(name: str, model: LoadedModel, bandwidth: float) -> Reach:
@@ -56,7 +58,7 @@ def reach(name: str, model: LoadedModel, bandwidth: float) -> Reach:
     while len(times) < LEAST or perf_counter() < deadline:
         times.append(forwards_s(model, 1, cache))
     floor, step = model.weight_bytes / bandwidth, median(times)
-    return Reach(name, model.weight_bytes, floor, step, floor / step)
+    return Reach(name, model.weight_bytes, floor, step, floor / step, model.width(1))
 
 
 def save_random(shape: tuple[int, int, int, int], folder: Path) -> None:

@@ -140,11 +140,12 @@ def _show(record: dict[str, Any]) -> None:
         about.add_row(name, text)
     steps = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     steps.add_column("a plain step of")
-    for head in ("weights, MB", "at least, ms", "takes, ms", "of the limit"):
+    for head in ("MB", "at least, ms", "takes, ms", "of the limit", "tokens read"):
         steps.add_column(head, justify="right", no_wrap=True)
     for one in record["steps"]:
         times = (f"{1e3 * one[name]:.2f}" for name in ("floor_s", "step_s"))
-        steps.add_row(one["model"], f"{one['weight_bytes'] / 1e6:.0f}", *times, f"{one['bandwidth_ratio']:.0%}")
+        share, read = f"{one['bandwidth_ratio']:.0%}", f"{one['tokens_read']}"
+        steps.add_row(one["model"], f"{one['weight_bytes'] / 1e6:.0f}", *times, share, read)
     console.print(about, "", steps, "", sep="\n")
     for one in record["missing"]:
         console.print(Text.assemble("missing: ", (one["what"], "bold"), f" ({one['loss']})\n  -> {one['install']}"))
