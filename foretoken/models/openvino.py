@@ -135,8 +135,11 @@ class OpenVINOModel:
         return inputs
 
     def ahead(self, rows: int) -> int:
-        """How many tokens it can draw by itself for that many rows, in one go; 0 if it only scores."""
-        return AHEAD if rows == 1 and self._draws else 0
+        """How many tokens it can draw by itself for that many rows, in one go; 0 if it only scores.
+
+        Its own draws read one token at a time, so where that is slower than to read several, forwards are faster.
+        """
+        return AHEAD if rows == 1 == self.narrowest and self._draws else 0
 
     @cached_property
     def _draws(self) -> bool:

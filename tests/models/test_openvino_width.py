@@ -66,8 +66,9 @@ def test_only_graphs_that_are_used_take_memory(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("foretoken.models.openvino.COPIES", 2 * ours.weight_bytes)
     ours.widen(6)
     assert sorted(ours._fixed) == [6, 8]
+    assert ours.ahead(1) == 0, "a draw would read one token at a time"
     ours.widen(1)
-    assert sorted(ours._fixed) == [1, 4]
+    assert (sorted(ours._fixed), ours.ahead(1)) == ([1, 4], 16)
 
 
 @pytest.fixture
