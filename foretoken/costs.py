@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
 
-from foretoken.curves import RECENT, Alone, Drafting, Drifting, interpolate
+from foretoken.curves import RECENT, Drafting, Drifting, Steady, interpolate
 
 WIDE = 16  # tokens: what is read in place of fewer is told apart
 
@@ -36,13 +36,14 @@ class Costs(ABC):
 
     def __init__(self, switch: float = 0.0, width: Callable[[int], int] | None = None) -> None:
         self._switch, self._width = switch, width or (lambda tokens: tokens)
+        self._switches = switch > 0
         self._last: int | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Tokens that the target reads in place of a few, if changing from one number to another costs anything."""
         widths = {self._width(tokens) for tokens in range(2, WIDE + 1)} - {self._width(1)}
-        return tuple(sorted(widths)) if self._switch else ()
+        return tuple(sorted(widths)) if self._switches else ()
 
     @abstractmethod
     def draft_s(self, rows: int, forwards: int = 1) -> float:
@@ -65,6 +66,10 @@ class Costs(ABC):
     def plain_s(self, rows: int) -> float:
         """Seconds of a plain step of `rows` rows, for which nothing is drafted."""
         return self.verify_s(rows)
+
+    def steady_s(self, tokens: int) -> float:
+        """Seconds of a step of one row that reads so many tokens, where all steps do."""
+        return self.verify_s(tokens)
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         """Learn from one step.
@@ -141,8 +146,9 @@ class MeasuredCosts(Costs):
         # Until it was measured, drafting so many rows is like drafting one.
         self._draft: defaultdict[int, Drafting] = defaultdict(partial(Drafting, draft))
         self._verify = Drifting(verify)
-        self._switches = deque([switch] * (RECENT // 2), maxlen=RECENT)
-        self._alone = Alone() if self._width(1) < self._width(2) else None  # else a plain step is like others
+        self._more = deque([switch] * (RECENT // 2), maxlen=RECENT)
+        # Where one token is read as several, a plain step is like others.
+        self._steady = Steady(self._verify.calibrated) if self._width(1) < self._width(2) else None
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
         return self._draft[rows](forwards, self._verify.level) if forwards else 0.0
@@ -151,8 +157,10 @@ class MeasuredCosts(Costs):
         return self._verify(self._width(tokens))
 
     def plain_s(self, rows: int) -> float:
-        alone_s = self._alone.seconds if self._alone and rows == 1 else None
-        return alone_s or self.verify_s(rows)
+        return self._steady.plain_s if self._steady and rows == 1 else self.verify_s(rows)
+
+    def steady_s(self, tokens: int) -> float:
+        return self.plain_s(1) * self._steady.share(self._width(tokens)) if self._steady else self.verify_s(tokens)
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self.last_s = draft_s + verify_s
@@ -161,14 +169,14 @@ class MeasuredCosts(Costs):
         if forwards:
             self._draft[rows].observe(forwards, draft_s, self._verify.level)
         if before is not None and width < before:  # such sizes are known best
-            self._switches.append(took - self._verify(width))
+            self._more.append(took - self._verify(width))
         # All answers change together, since those who ask remember them until one does.
         if fresh := self._verify.observe(width, took, 0.0 if before in (None, width) else self._switch):
-            self._switch = max(median(self._switches), 0.0)
+            self._switch = max(median(self._more), 0.0)
             self._draft[rows].fit()
-        if rows == 1 and self._alone:
-            fresh |= self._alone.observe(tokens == 1, verify_s, verify_s / self._verify.calibrated(width), fresh)
-            self.age = self._alone.age
+        if rows == 1 and self._steady:
+            fresh |= self._steady.observe(width, verify_s, tokens == 1, self._switches, fresh)
+            self.age = self._steady.age
         self.changes += fresh
         self._pass_on(width)
 
@@ -201,6 +209,9 @@ class ScaledCosts(Costs):
 
     def plain_s(self, rows: int) -> float:
         return self._costs.plain_s(rows)
+
+    def steady_s(self, tokens: int) -> float:
+        return self._costs.steady_s(self._reads * tokens)
 
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         (told := self._costs).observe(rows, forwards, draft_s, tokens, verify_s)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
-from collections.abc import Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median
 
 RECENT = 9  # timings of one size that are kept, and as many count for the calibration of it
@@ -105,47 +106,67 @@ class Drafting:
         self.more = median([*more, *[0.0] * (FEW - len(more))])
 
 
-class Alone:
-    """What plain steps take by themselves. Between others they take longer, which is the price of those, not theirs.
+class Steady:
+    """What steps take among others of their width. After another width they take longer: the price of changing it.
+
+    Args:
+        calibrated: seconds by width, among others of it.
 
     Attributes:
-        age: steps since it was seen last, or since there were any.
-        seconds: what it is, once it was seen and as far as others say how the machine has changed since; or None.
+        age: steps since plain ones were seen so, or since there were any.
+        plain_s: seconds of those, as far as others say how the machine has changed since.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, calibrated: Callable[[int], float]) -> None:
         self.age = 0
-        self.seconds: float | None = None
-        self._calm = 0
-        self._seen: deque[float] = deque(maxlen=RECENT)  # over how slow others were
+        self.plain_s = calibrated(1)
+        self._calibrated = calibrated
+        self._seen = deque([self.plain_s] * CALM, maxlen=RECENT)  # over how slow others were
+        self._slow = 1.0  # how slow others are, over what was calibrated
         self._others: deque[float] = deque(maxlen=RECENT)
-        self._slow = 1.0
+        self._own: defaultdict[int, deque[float]] = defaultdict(partial(deque, maxlen=RECENT))  # over plain ones'
+        self._last = self._row = 0
 
-    def observe(self, plain: bool, seconds: float, slow: float, fresh: bool) -> bool:
+    def share(self, width: int) -> float:
+        """Plain steps that one of that width takes."""
+        calibrated = self._calibrated(width) / self._calibrated(1)
+        if width not in self._own:
+            return calibrated
+        own = self._own[width]
+        return calibrated * (1 + (median(own) - 1) * len(own) / (len(own) + RECENT))
+
+    def observe(self, width: int, seconds: float, plain: bool, switches: bool, fresh: bool) -> bool:
         """Learn from a step.
 
         Args:
-            plain: whether nothing was drafted.
+            width: tokens it read.
             seconds: it took.
-            slow: over what it was calibrated to.
+            plain: whether nothing was drafted.
+            switches: whether a change of width costs anything.
             fresh: whether other answers change now.
 
         Returns:
             Whether it changes what is said.
         """
-        self._calm = self._calm + 1 if plain else 0
+        self._row, self._last = self._row + 1 if width == self._last else 1, width
+        calm = self._row > CALM
         self.age += 1
-        if not plain:
-            self._others.append(slow)
-            if not fresh:
+        if plain:
+            if not calm:
                 return False
-            self._slow = median(self._others)
-        elif self._calm > CALM:
             self.age = 0
             self._seen.append(seconds / self._slow)
-        if len(self._seen) < CALM or not is_time(self._calm):
-            return False
-        self.seconds = median(self._seen) * self._slow
+            if not is_time(self._row):
+                return False
+        else:
+            if calm or not switches:
+                slow = seconds / self._calibrated(width)
+                self._others.append(slow)
+                self._own[width].append(slow * self._calibrated(1) / self.plain_s)
+            if not fresh or not self._others:
+                return False
+            self._slow = median(self._others)
+        self.plain_s = median(self._seen) * self._slow
         return True
 
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from foretoken.costs import GivenCosts, MeasuredCosts, ScaledCosts
-from foretoken.curves import CALM, interpolate
+from foretoken.curves import RECENT, interpolate
 from foretoken.prices import TYPICAL, Prices, prices, typical
 from foretoken.request import Request
 from tests.length.by_hand import batch
@@ -188,21 +188,47 @@ def test_what_is_typical_follows_from_sizes_alone() -> None:
 
 
 def test_a_plain_step_costs_what_it_takes_where_no_other_is_near() -> None:
-    costs = MeasuredCosts({1: 0.1, 4: 0.4}, {1: 1.0, 4: 1.1}, 0.0, lambda tokens: 1 if tokens == 1 else 4)
-    for _ in range(40):  # plain steps between others pay for what those leave behind
+    costs = MeasuredCosts({1: 0.1, 4: 0.4}, {1: 1.0, 4: 1.1}, 0.3, lambda tokens: 1 if tokens == 1 else 4)
+    for _ in range(40):  # steps between others pay for what those leave behind
         costs.observe(1, 0, 0.0, 4, 2.2)
         costs.observe(1, 0, 0.0, 1, 1.6)
     assert costs.age == 80
-    assert costs.plain_s(1) == costs.verify_s(1) > 1.5
-    for took in (1.9, 1.5, 1.3, 1.2, *[1.0] * CALM):
+    assert costs.verify_s(1) > 1.3
+    assert (costs.plain_s(1), costs.steady_s(4)) == (1.0, pytest.approx(1.1))  # as calibrated
+    for took in (1.9, 1.5, 1.3, 1.2, *[0.9] * 2 * RECENT):
         costs.observe(1, 0, 0.0, 1, took)
     assert costs.age == 0
-    assert costs.plain_s(1) == pytest.approx(1.0)
+    assert costs.plain_s(1) == pytest.approx(0.9)
+    for took in (2.2, 1.9, 1.6, 1.4, *[1.1] * 14):
+        costs.observe(1, 3, 0.6, 4, took)
+    assert costs.plain_s(1) == pytest.approx(0.9)
     for _ in range(18):  # the machine slows down
-        costs.observe(1, 3, 0.6, 4, 4.4)
-    assert costs.plain_s(1) == pytest.approx(2.0)
-    assert costs.age == 18
+        costs.observe(1, 3, 0.6, 4, 2.2)
+    assert costs.plain_s(1) == pytest.approx(1.8)
+    assert costs.age == 36
     assert costs.plain_s(2) == costs.verify_s(2)  # of one row only
+
+
+def test_what_a_width_takes_among_its_like_is_told_by_such_steps() -> None:
+    costs = MeasuredCosts({1: 0.1, 4: 0.4}, {1: 1.0, 4: 1.1}, 0.3, lambda tokens: 1 if tokens == 1 else 4)
+    for _ in range(9):  # four tokens take longer than calibrated, but one does not
+        for took in [1.0] * 9:
+            costs.observe(1, 0, 0.0, 1, took)
+        for took in (2.2, 1.9, 1.6, 1.4, *[1.5] * 5):
+            costs.observe(1, 0, 0.0, 4, took)
+    assert 1.25 < costs.steady_s(4) / costs.plain_s(1) < 1.5
+    assert (
+        costs.steady_s(3) == costs.steady_s(4) == ScaledCosts(costs).steady_s(4) == ScaledCosts(costs, 1, 2).steady_s(2)
+    )
+    assert costs.steady_s(1) == costs.plain_s(1)
+
+
+def test_where_a_change_of_width_costs_nothing_every_step_says_how_slow_the_machine_is() -> None:
+    costs = MeasuredCosts({1: 0.1, 4: 0.4}, {1: 1.0, 4: 1.1, 8: 1.3})
+    for _ in range(18):
+        costs.observe(1, 0, 0.0, 4, 2.2)
+        costs.observe(1, 0, 0.0, 8, 2.6)
+    assert costs.plain_s(1) == pytest.approx(2.0)
 
 
 def test_where_one_token_is_read_as_several_a_plain_step_is_like_others() -> None:

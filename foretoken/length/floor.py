@@ -95,8 +95,8 @@ class Floor:
         costs, plain_s = price.costs, price.plain_s
         self._costs = []
         for width in reversed(costs.widths):
-            among_s = costs.verify_s(width)
-            apart_s = among_s + costs.switch_s(width, after=1) + costs.switch_s(1, after=width)
+            among_s, apart_s = costs.steady_s(width), costs.verify_s(width)
+            apart_s += costs.switch_s(width, after=1) + costs.switch_s(1, after=width)
             self._costs.append((width, among_s / plain_s, apart_s / plain_s))
             if width <= MOST and width not in self._yields:
                 self._yields[width] = Yield(START, START, FADE)

@@ -15,6 +15,7 @@ REGRET = 0.01  # of the time may be lost on trying again where drafting does not
 HARD = 0.05  # where it pays for other texts
 BREATH = 32  # steps of a rest at most, there
 PATIENCE = 64  # a rest is twice as long at most, four times after the next loss, and so on
+EAGER = 8  # the same where a try costs little, and says more
 TRIES = 5  # that tell what trying costs
 TOLD = 3  # of them, before which a hiccup may be all there is
 STILL = 4.0  # times what a step should take: no step is that slow, so something else was done, such as a capture
@@ -57,6 +58,9 @@ class Yield:
 class Record(Yield):
     """What steps that drafted gave and took.
 
+    Args:
+        patience: a rest is twice as long at most, four times after the next loss, and so on.
+
     Attributes:
         rest: steps to decode plainly, left over by a request that ended.
         losses: how many rests there were since drafting paid.
@@ -64,10 +68,11 @@ class Record(Yield):
             to read all that was said meanwhile.
     """
 
-    __slots__ = ("extra", "losses", "rest")
+    __slots__ = ("_patience", "extra", "losses", "rest")
 
-    def __init__(self) -> None:
+    def __init__(self, patience: int = PATIENCE) -> None:
         super().__init__(START, START * HOPE)
+        self._patience = patience
         self.rest = self.losses = 0
         self.extra: deque[float] = deque(maxlen=TRIES)
 
@@ -96,7 +101,7 @@ class Record(Yield):
         if self.pays:
             return min(ceil(lost / HARD), BREATH)
         self.losses += 1
-        return min(ceil(lost / REGRET), PATIENCE << min(self.losses, 20))
+        return min(ceil(lost / REGRET), self._patience << min(self.losses, 20))
 
     @property
     def pays(self) -> bool:

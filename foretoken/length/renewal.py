@@ -15,7 +15,7 @@ from foretoken.errors import ConfigError
 from foretoken.length.base import Growth, LengthPolicy, Plan, check_length, leaves, single
 from foretoken.length.floor import Floor
 from foretoken.length.pace import Pace
-from foretoken.length.record import Record
+from foretoken.length.record import EAGER, PATIENCE, Record
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
@@ -194,7 +194,9 @@ class Renewal(LengthPolicy):
             temperature = row.request.sampling.temperature
             # Whether drafting pays depends on the models more than on the request, so requests tell each other.
             shared = self._given is None and not row.request.repeats
-            overall = self._overall.setdefault((temperature, known), Record()) if shared else Record()
+            overall = Record(EAGER if known else PATIENCE)
+            if shared:
+                overall = self._overall.setdefault((temperature, known), overall)
             floor = self._floors.setdefault(temperature, Floor()) if shared and known else None
             row.memory[key] = Pace(temperature, overall, known, floor)
         pace: Pace = row.memory[key]

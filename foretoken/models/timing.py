@@ -19,14 +19,15 @@ SIZES = (1, 2, 4, 5, 6, 7, 8, 9, 16)
 MANY = 4  # tokens drafted in a row
 BUDGET_S = 0.5
 ROUNDS = 9  # more of them change little
-IN_A_ROW = 5  # more of one width change little
-SETTLES_S = 0.01  # what takes longer reads more weights than caches hold
+IN_A_ROW = 12  # forwards of one width until caches hold what it reads, and some more
+LAST = 4  # of them, which count
+SETTLES_S = 0.02  # what takes longer reads more weights than caches hold
 
 
 def calibrate(target: LanguageModel, draft: LanguageModel | None) -> MeasuredCosts:
     """Costs from forwards of some widths in turn, until half a second is over, but at least twice after a warm-up.
 
-    Of two timings the shorter one counts, since machines stand still at times.
+    Of four timings the second shortest counts, since machines stand still at times.
     """
     deadline = perf_counter() + BUDGET_S
     widths = sorted({target.width(size) for size in SIZES})
@@ -40,9 +41,8 @@ def calibrate(target: LanguageModel, draft: LanguageModel | None) -> MeasuredCos
         if turn > 1 and perf_counter() > deadline:
             break
     # Several tokens may take less time than one, for which processors have another program.
-    verify = {width: median_low(seconds["again", width]) for width in widths}
-    pairs = (zip(seconds["first", width], seconds["again", width], strict=True) for width in widths)
-    switches = [first - again for both in pairs for first, again in both]
+    verify = {width: _short(seconds["again", width]) for width in widths}
+    switches = [first - verify[width] for width in widths for first in seconds["first", width]]
     # Without a draft model, looking up is next to nothing.
     little = {count: count * verify[widths[0]] / 100 for count in (1, MANY)}
     drafting = {count: median_low(seconds["draft", count]) if draft else least for count, least in little.items()}
@@ -60,13 +60,17 @@ def _round(
     """
     for index, size in enumerate(widths):
         yield "first", size, (first_s := forwards_s(target, size, caches[0]))
-        for _ in range(max(min(int(SETTLES_S / first_s), IN_A_ROW), 1)):
-            again_s = forwards_s(target, size, caches[0])
-        yield "again", size, again_s
+        count = max(min(int(SETTLES_S / first_s), IN_A_ROW), 1)
+        for again_s in [forwards_s(target, size, caches[0]) for _ in range(count)][-LAST:]:
+            yield "again", size, again_s
         if draft:
             count = (1, MANY)[index % 2]
             drafted_s = chain_s if draft.ahead(1) >= count else partial(forwards_s, size=1)
             yield "draft", count, drafted_s(draft, cache=caches[1], count=count)
+
+
+def _short(seconds: list[float]) -> float:
+    return sorted(seconds)[(len(seconds) - 1) // 4]
 
 
 @torch.inference_mode()

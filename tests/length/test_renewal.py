@@ -141,6 +141,14 @@ def test_rests_begin_short_again_once_drafting_paid() -> None:
     assert record.pause(100.0) == 128
 
 
+def test_looking_up_is_tried_again_sooner_than_a_draft_model() -> None:
+    policy, row = Renewal(), batch(1).rows[0]
+    for known, rests in ((True, [16, 32, 64]), (False, [128, 256, 512])):
+        record = policy._pace(row, known)._overall
+        record.steps = 2 * record.tokens
+        assert [record.pause(100.0) for _ in rests] == rests
+
+
 def test_a_batch_of_resting_rows_is_not_drafted_for() -> None:
     policy, rows = Renewal(), batch(2)
     rows.costs = GivenCosts(0.9)

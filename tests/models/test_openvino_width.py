@@ -87,7 +87,7 @@ def test_the_fastest_width_is_found_once(timed: dict[int, float], tmp_path: Path
     width.settle(ours, tmp_path)
     assert ours.narrowest == 6
     ours.widen(1)
-    timed.clear()  # nobody asks again
+    timed |= {4: 0.1}  # nobody asks again
     width.settle(ours, tmp_path)
     assert ours.narrowest == 6
     ((name, kept),) = json.loads((tmp_path / width.FILE).read_text()).items()

@@ -12,7 +12,7 @@ from foretoken.models.timing import IN_A_ROW, calibrate
 from tests.contract.table import TableModel, random_table
 
 
-@pytest.mark.parametrize(("unit_s", "row"), [(1e-4, IN_A_ROW), (1.0, 1)], ids=["small", "large"])
+@pytest.mark.parametrize(("unit_s", "row"), [(5e-5, IN_A_ROW), (1.0, 1)], ids=["small", "large"])
 def test_what_fits_into_caches_is_timed_in_a_row(monkeypatch: pytest.MonkeyPatch, unit_s: float, row: int) -> None:
     """A small model needs some steps until it is back in the processor's caches after one of another width."""
     read: list[int] = []

@@ -211,7 +211,7 @@ MUTANTS = [
     Mutant(
         "a stall at the first try makes the longest rest",
         "length/record.py",
-        "min(ceil(lost / REGRET), PATIENCE << min(self.losses, 20))",
+        "min(ceil(lost / REGRET), self._patience << min(self.losses, 20))",
         "ceil(lost / REGRET)",
         ("tests/length/test_renewal.py::test_rests_begin_short_again_once_drafting_paid",),
     ),
@@ -652,9 +652,37 @@ MUTANTS = [
     Mutant(
         "a plain step after a wide one is what plain decoding takes",
         "curves.py",
-        "elif self._calm > CALM:",
-        "else:",
+        "calm = self._row > CALM",
+        "calm = True",
         ("tests/test_costs.py::test_a_plain_step_costs_what_it_takes_where_no_other_is_near",),
+    ),
+    Mutant(
+        "what slows steps between others down slows plain decoding down",
+        "curves.py",
+        "if calm or not switches:",
+        "if True:",
+        ("tests/test_costs.py::test_a_plain_step_costs_what_it_takes_where_no_other_is_near",),
+    ),
+    Mutant(
+        "a width takes among its like what it was calibrated to",
+        "curves.py",
+        "if width not in self._own:",
+        "if True:",
+        ("tests/test_costs.py::test_what_a_width_takes_among_its_like_is_told_by_such_steps",),
+    ),
+    Mutant(
+        "looking up rests as long as drafting by a model",
+        "length/renewal.py",
+        "Record(EAGER if known else PATIENCE)",
+        "Record(PATIENCE)",
+        ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
+        "which width is read fastest is forgotten",
+        "models/openvino_width.py",
+        "if name not in known:",
+        "if True:",
+        ("tests/models/test_openvino_width.py",),
     ),
     Mutant(
         "a width costs what it took among others",
@@ -666,8 +694,8 @@ MUTANTS = [
     Mutant(
         "only plain decoding is timed in a row",
         "models/timing.py",
-        "range(max(min(int(SETTLES_S / first_s), IN_A_ROW), 1))",
-        "range(IN_A_ROW if size == widths[0] else 1)",
+        "count = max(min(int(SETTLES_S / first_s), IN_A_ROW), 1)",
+        "count = IN_A_ROW if size == widths[0] else 1",
         ("tests/models/test_timing.py",),
     ),
     Mutant(
