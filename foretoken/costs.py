@@ -123,6 +123,7 @@ class MeasuredCosts(Costs):
     slower than these the steps of that size were; sizes that the target reads with one width are one. So sizes not seen
     lately follow the machine, and a few slow steps do not put a wall around theirs, which no step would then pass to
     see better. What another width than the last one's costs is the median of what steps took more after a wider one.
+    What steps take that all read as many, plain ones above all, is told by such steps alone.
 
     Drafting is as slow as the machine, too. What it takes beyond that is mostly time of the host before and after the
     forwards, which must not make each of them look dear, so short drafts are held against long ones.

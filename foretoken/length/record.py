@@ -14,8 +14,8 @@ HOPE = 0.8  # the first guess: drafting takes this much of the time of plain dec
 REGRET = 0.01  # of the time may be lost on trying again where drafting does not pay
 HARD = 0.05  # where it pays for other texts
 BREATH = 32  # steps of a rest at most, there
-PATIENCE = 64  # a rest is twice as long at most, four times after the next loss, and so on
-EAGER = 8  # the same where a try costs little, and says more
+PATIENCE = (128, 4)  # steps of the first rest at most, and how many times as long each may be as the one before it
+EAGER = (16, 2)  # the same where a try costs little
 TRIES = 5  # that tell what trying costs
 TOLD = 3  # of them, before which a hiccup may be all there is
 STILL = 4.0  # times what a step should take: no step is that slow, so something else was done, such as a capture
@@ -59,7 +59,7 @@ class Record(Yield):
     """What steps that drafted gave and took.
 
     Args:
-        patience: a rest is twice as long at most, four times after the next loss, and so on.
+        patience: steps of the first rest at most, and how many times as long each may be as the one before it.
 
     Attributes:
         rest: steps to decode plainly, left over by a request that ended.
@@ -70,7 +70,7 @@ class Record(Yield):
 
     __slots__ = ("_patience", "extra", "losses", "rest")
 
-    def __init__(self, patience: int = PATIENCE) -> None:
+    def __init__(self, patience: tuple[int, int] = PATIENCE) -> None:
         super().__init__(START, START * HOPE)
         self._patience = patience
         self.rest = self.losses = 0
@@ -100,8 +100,10 @@ class Record(Yield):
         """
         if self.pays:
             return min(ceil(lost / HARD), BREATH)
+        first, more = self._patience
+        longest = first * more ** min(self.losses, 10)
         self.losses += 1
-        return min(ceil(lost / REGRET), self._patience << min(self.losses, 20))
+        return min(ceil(lost / REGRET), longest)
 
     @property
     def pays(self) -> bool:

@@ -102,7 +102,7 @@ def test_the_rest_after_a_try_reckons_with_what_it_really_took() -> None:
     assert rest(4.0, 4.0, 4.0) == 300
     assert rest(1.5, 1.5, 90.0) == 50
     # Whether a first one is a hiccup cannot be known; it is after a few, and the longest rest is as long as it must be.
-    assert [rest(*[90.0] * tries) for tries in (1, 2, 3)] == [128, 256, 512]
+    assert [rest(*[90.0] * tries) for tries in (1, 2, 3)] == [128, 512, 2048]
     assert rest(*[90.0] * 12) == 8900
 
 
@@ -133,7 +133,7 @@ def test_a_step_in_which_something_else_was_done_is_no_loss() -> None:
 def test_rests_begin_short_again_once_drafting_paid() -> None:
     record = Record()
     record.steps = 2 * record.tokens
-    assert [record.pause(100.0), record.pause(100.0)] == [128, 256]
+    assert [record.pause(100.0), record.pause(100.0)] == [128, 512]
     record.add(1.0, 30.0)
     assert record.pays
     assert [record.pause(lost) for lost in (0.5, 1.0, 100.0)] == [10, 20, 32]  # a hard passage, or a hiccup
@@ -143,7 +143,7 @@ def test_rests_begin_short_again_once_drafting_paid() -> None:
 
 def test_looking_up_is_tried_again_sooner_than_a_draft_model() -> None:
     policy, row = Renewal(), batch(1).rows[0]
-    for known, rests in ((True, [16, 32, 64]), (False, [128, 256, 512])):
+    for known, rests in ((True, [16, 32, 64]), (False, [128, 512, 2048])):
         record = policy._pace(row, known)._overall
         record.steps = 2 * record.tokens
         assert [record.pause(100.0) for _ in rests] == rests

@@ -211,7 +211,7 @@ MUTANTS = [
     Mutant(
         "a stall at the first try makes the longest rest",
         "length/record.py",
-        "min(ceil(lost / REGRET), self._patience << min(self.losses, 20))",
+        "min(ceil(lost / REGRET), longest)",
         "ceil(lost / REGRET)",
         ("tests/length/test_renewal.py::test_rests_begin_short_again_once_drafting_paid",),
     ),
