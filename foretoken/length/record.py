@@ -101,7 +101,7 @@ class Record(Yield):
         if self.pays:
             return min(ceil(lost / HARD), BREATH)
         first, more = self._patience
-        longest = first * more ** min(self.losses, 10)
+        longest: int = first * more ** min(self.losses, 10)
         self.losses += 1
         return min(ceil(lost / REGRET), longest)
 
