@@ -42,7 +42,7 @@ def calibrate(target: LanguageModel, draft: LanguageModel | None) -> MeasuredCos
             break
     # Several tokens may take less time than one, for which processors have another program.
     verify = {width: _short(seconds["again", width]) for width in widths}
-    switches = [first - verify[width] for width in widths for first in seconds["first", width]]
+    switches = [_short(seconds["first", width]) - verify[width] for width in widths]
     # Without a draft model, looking up is next to nothing.
     little = {count: count * verify[widths[0]] / 100 for count in (1, MANY)}
     drafting = {count: median_low(seconds["draft", count]) if draft else least for count, least in little.items()}
