@@ -149,7 +149,7 @@ class MeasuredCosts(Costs):
         self._verify = Drifting(verify)
         self._more = deque([switch] * (RECENT // 2), maxlen=RECENT)
         # Where one token is read as several, a plain step is like others.
-        self._steady = Steady(self._verify.calibrated) if self._width(1) < self._width(2) else None
+        self._steady = Steady(self._verify.calibrated, self._switches) if self._width(1) < self._width(2) else None
 
     def draft_s(self, rows: int, forwards: int = 1) -> float:
         return self._draft[rows](forwards, self._verify.level) if forwards else 0.0
@@ -176,7 +176,7 @@ class MeasuredCosts(Costs):
             self._switch = max(median(self._more), 0.0)
             self._draft[rows].fit()
         if rows == 1 and self._steady:
-            fresh |= self._steady.observe(width, verify_s, tokens == 1, self._switches, fresh)
+            fresh |= self._steady.observe(width, verify_s, tokens == 1, fresh)
             self.age = self._steady.age
         self.changes += fresh
         self._pass_on(width)

@@ -111,16 +111,17 @@ class Steady:
 
     Args:
         calibrated: seconds by width, among others of it.
+        switches: whether a change of width costs anything.
 
     Attributes:
         age: steps since plain ones were seen so, or since there were any.
         plain_s: seconds of those, as far as others say how the machine has changed since.
     """
 
-    def __init__(self, calibrated: Callable[[int], float]) -> None:
+    def __init__(self, calibrated: Callable[[int], float], switches: bool) -> None:
         self.age = 0
         self.plain_s = calibrated(1)
-        self._calibrated = calibrated
+        self._calibrated, self._switches = calibrated, switches
         self._seen = deque([self.plain_s] * CALM, maxlen=RECENT)  # over how slow others were
         self._slow = 1.0  # how slow others are, over what was calibrated
         self._others: deque[float] = deque(maxlen=RECENT)
@@ -135,14 +136,13 @@ class Steady:
         own = self._own[width]
         return calibrated * (1 + (median(own) - 1) * len(own) / (len(own) + RECENT))
 
-    def observe(self, width: int, seconds: float, plain: bool, switches: bool, fresh: bool) -> bool:
+    def observe(self, width: int, seconds: float, plain: bool, fresh: bool) -> bool:
         """Learn from a step.
 
         Args:
             width: tokens it read.
             seconds: it took.
             plain: whether nothing was drafted.
-            switches: whether a change of width costs anything.
             fresh: whether other answers change now.
 
         Returns:
@@ -159,7 +159,7 @@ class Steady:
             if not is_time(self._row):
                 return False
         else:
-            if calm or not switches:
+            if calm or not self._switches:
                 slow = seconds / self._calibrated(width)
                 self._others.append(slow)
                 self._own[width].append(slow * self._calibrated(1) / self.plain_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 from statistics import median_low
@@ -14,6 +13,7 @@ from foretoken.models.openvino import OpenVINOModel
 from foretoken.models.openvino_run import core
 from foretoken.models.paged import WIDTHS
 from foretoken.models.prefill import prefill
+from foretoken.models.store import write_whole
 from foretoken.models.timing import CONTEXT, forwards_s
 
 FILE = "narrowest.json"
@@ -39,13 +39,9 @@ def settle(model: OpenVINOModel, folder: Path) -> None:
     known = recall(folder / FILE)
     if name not in known:
         known[name] = fastest(model)
-        new = folder / f"{FILE}.{os.getpid()}"
         try:
-            new.write_text(json.dumps(known))
-            os.replace(new, folder / FILE)
+            write_whole(folder / FILE, json.dumps(known))
         except OSError:
-            with suppress(OSError):
-                new.unlink()
             return
     model.widen(known[name])
 

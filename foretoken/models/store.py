@@ -59,6 +59,13 @@ def tidy(folder: Path) -> bool:
     return bool(left)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is never seen half-written."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
 def check_space(place: Path, need: int) -> None:
     """Refuse to fill a folder that the disk has no room for.
 

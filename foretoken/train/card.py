@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foretoken.train.checkpoints import write_whole
+from foretoken.models.store import write_whole
 from foretoken.train.overlap import Overlap
 from foretoken.train.texts import UNSTATED, Source
 

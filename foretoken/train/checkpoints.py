@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from foretoken.errors import ConfigError
+from foretoken.models.store import write_whole
 
 STATE = re.compile(r"round-(\d+)\.([0-9a-f]{16})\.pt")
 
@@ -84,13 +85,6 @@ def claim(work: Path, identity: dict[str, Any]) -> None:
     if mark.is_file() and mark.read_text() != digest:
         raise ConfigError(f"`{work}` holds another training", hint="give another folder, or remove this one")
     write_whole(mark, digest)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is never seen half-written."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def remembered(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -659,7 +659,7 @@ MUTANTS = [
     Mutant(
         "what slows steps between others down slows plain decoding down",
         "curves.py",
-        "if calm or not switches:",
+        "if calm or not self._switches:",
         "if True:",
         ("tests/test_costs.py::test_a_plain_step_costs_what_it_takes_where_no_other_is_near",),
     ),
