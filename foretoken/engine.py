@@ -99,14 +99,13 @@ class Engine:
         if not batch.rows:
             return []
         begin = perf_counter()
-        draft = self._draft()
-        drafted = perf_counter()
+        draft, draft_s = self._draft()
         scores = verify(self.target, draft, batch)  # one target forward
         draft, verdict = judge(self.rule, draft, scores, batch)
         committed = commit(batch, draft, verdict)  # cuts where a request ends; the only writer
         self.drafter.observe(batch, draft, verdict, scores)
         events = stream(committed, scores)
-        self._time(draft, drafted - begin, perf_counter() - drafted)
+        self._time(draft, draft_s, perf_counter() - begin)
         self.length.observe(batch, draft, verdict)
         self._release([b for b, row in enumerate(batch.rows) if row.finish is not None])
         return events
@@ -119,15 +118,28 @@ class Engine:
         self._release([index])
         return TokenEvent(row.id, [], row.text.take(final=True), [], None, row.finish)
 
-    def _draft(self) -> Draft:
+    def _draft(self) -> tuple[Draft, float | None]:
+        """A draft, and the seconds it took; None where a device may still be at work on it."""
+        begin, what = perf_counter(), (self.batch, self.length)
         if self.length.rests(self.batch):
-            return self.drafter.rest(self.batch, self.length, self.max_nodes)
-        return self.drafter.draft(self.batch, self.length, self.shape, self.max_nodes)
+            draft = self.drafter.rest(*what, self.max_nodes)
+        else:
+            draft = self.drafter.draft(*what, self.shape, self.max_nodes)
+        return draft, perf_counter() - begin if draft.tokens.device.type == "cpu" else None
 
-    def _time(self, draft: Draft, draft_s: float, verify_s: float) -> None:
-        """Tell the costs what this step took; its last statements read results, so no device is still at work."""
-        forwards = max(draft.num_forwards)
-        self.batch.costs.observe(len(self.batch.rows), forwards, draft_s, draft.num_read, verify_s)
+    def _time(self, draft: Draft, draft_s: float | None, step_s: float) -> None:
+        """Tell the costs what this step took; its last statements read results, so no device is still at work.
+
+        Args:
+            draft: of the step.
+            draft_s: as `_draft` returns it.
+            step_s: seconds of the step.
+        """
+        costs, rows, forwards = self.batch.costs, len(self.batch.rows), max(draft.num_forwards)
+        if draft_s is None:
+            should = costs.draft_s(rows, forwards) if forwards else 0.0
+            draft_s = step_s * should / (should + costs.verify_s(draft.num_read))
+        costs.observe(rows, forwards, draft_s, draft.num_read, step_s - draft_s)
 
     def _row(self, request: Request) -> Row:
         check_request(request, self.target.max_length, type(self.rule), self.target.vocab_size)

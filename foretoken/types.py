@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -148,6 +148,7 @@ class Draft:
         along: what the target reads beside the nodes, or None.
         chain: whether it is known that in every row each node in use has the one before it as its parent.
         points: rows whose tokens are point masses, though others' are not and all have a `q`; None where there is none.
+        unseen: what a device decided where nobody has looked yet; `sizes` and `num_forwards` are upper bounds then.
     """
 
     tokens: Tensor
@@ -160,6 +161,7 @@ class Draft:
     along: Along | None = None
     chain: bool = False
     points: Sequence[bool] | None = None
+    unseen: Unseen | None = None
 
     @property
     def num_read(self) -> int:
@@ -172,12 +174,27 @@ class Draft:
         there = self.tokens.device
         return torch.arange(self.tokens.shape[1], device=there) < to_device(self.sizes, there)[:, None]
 
+    @property
+    def drafted(self) -> Tensor:
+        """[B, 1] int64. Nodes of each row below the root, on the device where only that knows."""
+        return torch.tensor(self.sizes)[:, None] - 1 if self.unseen is None else self.unseen.drafted[:, None]
+
     def near(self, *more: Tensor) -> tuple[Draft, Sequence[Tensor]]:
         """All that is small, and more, on the CPU: brought there at once, since each look waits for the device."""
+        if self.unseen is not None:
+            tokens, drafted, prob, *here = to_host(self.tokens, *self.unseen, *more)
+            return self._seen(tokens, drafted.tolist(), prob.tolist()), here
         if self.tokens.device.type == "cpu":
             return self, to_host(*more)
         tokens, *here = to_host(self.tokens, *more)
         return replace(self, tokens=tokens), here
+
+    def _seen(self, tokens: Tensor, drafted: list[int], prob: list[list[float]]) -> Draft:
+        """The same, now that somebody has looked at what `unseen` holds, on the CPU."""
+        sizes = [count + 1 for count in drafted]
+        parents = chained(*sizes, least=tokens.shape[1])
+        whole = [[1.0, *row] for row in prob]
+        return replace(self, tokens=tokens, parents=parents, sizes=sizes, prob=whole, num_forwards=drafted, unseen=None)
 
     def at(self, device: torch.device) -> Draft:
         """What rules look at, on the device of the laws."""
@@ -196,6 +213,18 @@ class Draft:
         rows = len(roots)
         sizes, none = [1] * rows, [0] * rows
         return cls(roots[:, None], chained(*sizes), sizes, None, drawn, None, none, chain=True)
+
+
+class Unseen(NamedTuple):
+    """What a device decided about chains by itself (see `Stop`).
+
+    Attributes:
+        drafted: [B] int64. Nodes of each row below the root.
+        prob: [B, N-1] float. As `Draft.prob`, without the root.
+    """
+
+    drafted: Tensor
+    prob: Tensor
 
 
 @lru_cache(256)
@@ -295,6 +324,7 @@ class Continuation:
         hidden: [B, K, H] float or None. Last hidden state behind `logits`.
         q: [B, K, V] float or None. The law that each token was drawn from; None where it is a point mass.
         seen: [B, K, R] float or None, on the CPU. What `LengthPolicy.look` made of them.
+        wanted: [B] int64 or None. How many of each row a `Stop` let be drawn; the others mean nothing.
     """
 
     tokens: Tensor
@@ -303,6 +333,7 @@ class Continuation:
     hidden: Tensor | None
     q: Tensor | None
     seen: Tensor | None = None
+    wanted: Tensor | None = None
 
     def near(self, look: Callable[[Continuation], Tensor | None] | None) -> Continuation:
         """Tokens, `prob` and what `look` makes of them on the CPU, in one copy; as it is if they are there.

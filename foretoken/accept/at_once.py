@@ -32,7 +32,7 @@ def settle_at_once(
     left: Tensor,
     coins: Tensor,
     seen: Sequence[Tensor],
-    accepted: Callable[[list[list[float]], Sequence[Tensor]], list[int]],
+    accepted: Callable[[Sequence[int], list[list[float]], Sequence[Tensor]], list[int]],
 ) -> tuple[Draft, list[int], list[int]]:
     """Judge chains that have a law.
 
@@ -40,9 +40,9 @@ def settle_at_once(
         draft: what was drafted.
         rng: the rows' random numbers.
         left: [B, N, V] float. What the next token is drawn from if the chain ends with that node.
-        coins: [B, N] int64, on the CPU. How many coins have been tossed when it does.
+        coins: [B, N] int64, wherever it is. How many coins have been tossed when it does.
         seen: what the verdict follows from, on the device.
-        accepted: how many tokens are, per row, given the rows' random numbers and `seen` on the CPU.
+        accepted: how many tokens are, per row, given nodes per row, the rows' random numbers, and `seen` on the CPU.
 
     Returns:
         The draft, on the CPU but for its law.
@@ -50,9 +50,10 @@ def settle_at_once(
         The token after them, per row.
     """
     numbers = rng.peek(left.shape[1] + 1)
-    near, (said, mass, *here) = draft.near(*land(left, numbers.gather(1, coins)[..., None]), *seen)
-    counts = accepted(numbers.tolist(), here)
+    toss = numbers.to(coins.device, non_blocking=True).gather(1, coins)
+    near, (said, mass, tossed, *here) = draft.near(*land(left, toss[..., None]), coins, *seen)
+    counts = accepted(near.sizes, numbers.tolist(), here)
     ends = list(enumerate(counts))
     check_usable([float(mass[end]) for end in ends])
-    rng.spend([int(coins[end]) + 1 for end in ends])
+    rng.spend([int(tossed[end]) + 1 for end in ends])
     return near, counts, [int(said[end]) for end in ends]

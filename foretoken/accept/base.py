@@ -59,6 +59,7 @@ class AcceptanceRule(ABC):
             p: as in `accept`.
             rng: as in `accept`.
         """
+        draft = draft if draft.unseen is None else draft.near()[0]
         verdict = self.accept(draft.at(p.device), p, rng)
         return draft.near()[0], verdict
 

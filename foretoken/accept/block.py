@@ -52,15 +52,14 @@ class Block(AcceptanceRule):
         if not pays(self, Block, draft, p):
             return super().settle(draft, p, rng)
         assert draft.q is not None
-        most = [size - 1 for size in draft.sizes]
-        whole = torch.tensor(most)[:, None]
         # A coin for each prefix from the whole chain down to the one that passes.
-        coins = (whole + 1 - torch.arange(p.shape[1])).clamp_min(0).minimum(whole)
+        coins = (draft.drafted + 1 - torch.arange(p.shape[1], device=draft.drafted.device)).clamp_min(0)
         weight = joint_ratio(*chain_chances(draft.at(p.device), p))
         left, spare = _left(weight.to(p), p, draft.q.to(p))
         left = torch.where(spare[..., None] > 0, left, p)
-        accepted = partial(_accepted, draft.sizes)
-        near, counts, tokens = settle_at_once(draft, rng, left, coins, (weight, spare), accepted)
+        seen = weight, spare
+        near, counts, tokens = settle_at_once(draft, rng, left, coins.minimum(draft.drafted), seen, _accepted)
+        most = [size - 1 for size in near.sizes]
         return near, chain_verdict(most, counts, tokens, most)
 
 

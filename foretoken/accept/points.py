@@ -24,7 +24,7 @@ def match_likeliest(rule: AcceptanceRule, draft: Draft, logits: Tensor) -> tuple
         As `settle`.
     """
     if logits.device.type == "cpu":
-        said, most = _likeliest(logits)
+        (said, most), (draft, _) = _likeliest(logits), draft.near()
     else:
         draft, (highest, best) = draft.near(*logits.max(-1))
         said, most = best.tolist(), highest.tolist()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -48,13 +47,12 @@ class Rejection(AcceptanceRule):
         if not pays(self, Rejection, draft, p):
             return super().settle(draft, p, rng)
         assert draft.q is not None
-        most = [size - 1 for size in draft.sizes]
         # A coin for each candidate up to the first that is refused; where nothing was drafted, q is 0.
-        coins = torch.arange(1, p.shape[1] + 1).minimum(torch.tensor(most)[:, None])
+        coins = torch.arange(1, p.shape[1] + 1, device=draft.drafted.device).minimum(draft.drafted)
         chances = chain_chances(draft.at(p.device), p)
-        left, accepted = residual(p, draft.q.to(p)), partial(_accepted, draft.sizes)
-        near, counts, tokens = settle_at_once(draft, rng, left, coins, chances, accepted)
-        return near, chain_verdict(most, counts, tokens)
+        left = residual(p, draft.q.to(p))
+        near, counts, tokens = settle_at_once(draft, rng, left, coins, chances, _accepted)
+        return near, chain_verdict([size - 1 for size in near.sizes], counts, tokens)
 
 
 def _accepted(sizes: Sequence[int], numbers: list[list[float]], chances: Sequence[Tensor]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Draw a chain without looking at it, where lengths do not depend on it and looking means waiting for a device."""
+"""Draw a chain without looking at it, since looking means waiting for a device: it is as long as was known, or told."""
 
 from __future__ import annotations
 
@@ -8,17 +8,41 @@ import torch
 from torch import Tensor
 
 from foretoken.length.base import LengthPolicy, single
+from foretoken.models.base import Stop
 from foretoken.shape.base import TreeShape
-from foretoken.types import Batch, Draft, Drawn, Frontier, chained
+from foretoken.types import Batch, Draft, Drawn, Frontier, Unseen, chained
 
 if TYPE_CHECKING:
     from foretoken.draft.base import ChainDrafter
 
 
+def draft_unasked(
+    drafter: ChainDrafter, certain: bool, batch: Batch, length: LengthPolicy, shape: TreeShape, room: list[int]
+) -> Draft | None:
+    """As `ChainDrafter.draft`, where nobody has to look at a token before the target has judged it; else None.
+
+    Nobody notices where a text ends, then: what was drawn after that is verified in vain.
+
+    Args:
+        drafter: scores tokens.
+        certain: whether every row takes the likeliest token.
+        batch: the rows.
+        length: decides.
+        shape: a chain.
+        room: how many tokens each row may be drafted.
+    """
+    if any(row.request.sampling.edits for row in batch.rows):
+        return None
+    if not length.looks:
+        return draft_ahead(drafter, certain, batch, length, shape, room)
+    stop = rule(drafter, batch, length, shape, room)
+    return stop and draft_until(drafter, certain, batch, stop)
+
+
 def draft_ahead(
     drafter: ChainDrafter, certain: bool, batch: Batch, length: LengthPolicy, shape: TreeShape, room: list[int]
 ) -> Draft:
-    """As `ChainDrafter.draft`, but nobody notices where a text ends: what was drawn after that is verified in vain.
+    """As many tokens as are known to be wanted.
 
     Args:
         drafter: scores tokens.
@@ -56,29 +80,80 @@ def draft_ahead(
         depths = [depth + more for depth, more in zip(depths, growing, strict=True)]
     if not any(depths):
         return Draft.root_only(roots, Drawn.IID)
-    return _chain(roots, tokens, laws, depths, forwards)
+    most = max(depths)
+    uneven = None if min(depths) == most else torch.tensor(depths).to(tokens[0].device, non_blocking=True)
+    said = torch.cat(laws, 1)[:, :most] if laws else None
+    nodes, law = _chain(roots, torch.cat(tokens, 1)[:, :most], said, uneven)
+    sizes = [depth + 1 for depth in depths]
+    return Draft(nodes, chained(*sizes), sizes, law, _kind(law), None, forwards, chain=True)
 
 
-def _chain(roots: Tensor, tokens: list[Tensor], laws: list[Tensor], depths: list[int], forwards: list[int]) -> Draft:
-    """A chain per row.
+def rule(drafter: ChainDrafter, batch: Batch, length: LengthPolicy, shape: TreeShape, room: list[int]) -> Stop | None:
+    """A rule by which a device may draft for all rows without being looked at, if there is one.
+
+    Args:
+        drafter: scores tokens.
+        batch: the rows; no request's sampling depends on what was drafted.
+        length: a policy that looks.
+        shape: a chain.
+        room: how many tokens each row may be drafted.
+    """
+    samplings = [row.request.sampling for row in batch.rows]
+    greedy = [sampling.greedy() for sampling in samplings]
+    # A text that has to repeat must not depend on what can be drawn for its neighbours, and the random numbers that
+    # point masses take are counted before they are judged.
+    repeats = any(row.request.repeats and not one for row, one in zip(batch.rows, greedy, strict=True))
+    points = any(sampling.greedy(drafter.temperature) for sampling in samplings)
+    if repeats or (points and not all(greedy)) or not all(room) or not (most := drafter.alone(batch)):
+        return None
+    stop = length.stop(batch, most)
+    if stop is None:
+        return None
+    root = Frontier(single([0] * len(room)), single([1.0] * len(room)), single([True] * len(room)))
+    decided = zip(length.grow(root, batch), shape.children(root), strict=True)
+    wanted = all(grow and count > 0 for (grow,), (count,) in decided)
+    return stop._replace(room=list(map(min, stop.room, room))) if wanted else None
+
+
+def draft_until(drafter: ChainDrafter, certain: bool, batch: Batch, stop: Stop) -> Draft:
+    """A chain per row that a device draws until a rule stops it, and which nobody has looked at.
+
+    Args:
+        drafter: draws.
+        certain: whether every row takes the likeliest token.
+        batch: the rows; no request's sampling depends on what was drafted.
+        stop: the rule; every row has room.
+    """
+    roots, most = batch.roots, max(stop.room)
+    growing = [True] * len(stop.room)
+    drawn, _ = drafter.candidates(batch, [roots], certain, growing, lambda *_: None, most, stop=stop)
+    assert drawn.wanted is not None, "a rule decided"
+    tokens, law = _chain(roots, drawn.tokens, drawn.q, drawn.wanted)
+    unseen, bounds = Unseen(drawn.wanted, drawn.prob), list(stop.room)
+    sizes = [bound + 1 for bound in bounds]
+    return Draft(tokens, chained(*sizes), sizes, law, _kind(law), None, bounds, chain=True, unseen=unseen)
+
+
+def _chain(roots: Tensor, drawn: Tensor, laws: Tensor | None, depths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Tokens and laws of a chain per row.
 
     Args:
         roots: [B] int64, on the CPU.
-        tokens: [B, K] int64 each. What was drawn, meaningless beyond a row's depth.
-        laws: [B, K, V] float each. What it was drawn from; empty where every token is a point mass.
-        depths: how many tokens were drawn for each row.
-        forwards: as in `Draft`.
+        drawn: [B, K] int64. What was drawn, meaningless beyond a row's depth.
+        laws: [B, K, V] float or None. What it was drawn from; None where every token is a point mass.
+        depths: [B] int64 or None. How many tokens were drawn for each row; None for all of them.
+
+    Returns:
+        As in `Draft`.
     """
-    there, nodes = tokens[0].device, max(depths) + 1
-    sizes, alike = [depth + 1 for depth in depths], min(depths) == nodes - 1
-    drawn = torch.cat([roots.to(there, non_blocking=True)[:, None], *tokens], 1)[:, :nodes]
-    law = None
-    if laws:
-        law = torch.nn.functional.pad(torch.cat(laws, 1)[:, : nodes - 1], (0, 0, 0, 1))
-    if not alike:
-        node, deep = torch.arange(nodes), torch.tensor(depths)[:, None]
-        drawn = drawn * (node <= deep).to(there, non_blocking=True)
-        if law is not None:
-            law = law * (node < deep)[..., None].to(there, non_blocking=True)
-    drawn_as = Drawn.POINT if law is None else Drawn.IID
-    return Draft(drawn, chained(*sizes), sizes, law, drawn_as, None, forwards, chain=True)
+    tokens = torch.cat([roots.to(drawn.device, non_blocking=True)[:, None], drawn], 1)
+    law = None if laws is None else torch.nn.functional.pad(laws, (0, 0, 0, 1))
+    if depths is not None:
+        left = depths[:, None] - torch.arange(tokens.shape[1], device=drawn.device)  # below each node
+        tokens = tokens.masked_fill(left < 0, 0)
+        law = None if law is None else law.masked_fill((left < 1)[..., None], 0)
+    return tokens, law
+
+
+def _kind(law: Tensor | None) -> Drawn:
+    return Drawn.POINT if law is None else Drawn.IID

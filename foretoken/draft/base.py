@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from foretoken.costs import Costs
-from foretoken.draft.ahead import draft_ahead
+from foretoken.draft.ahead import draft_unasked
 from foretoken.host import to_device
 from foretoken.length.base import LengthPolicy, Trained, single
-from foretoken.models.base import Look
+from foretoken.models.base import Look, Stop
 from foretoken.rng import check_usable
 from foretoken.sampling import PathOf, distribution
 from foretoken.shape.base import TreeShape
@@ -124,6 +124,7 @@ class ChainDrafter(Drafter):
         path_of: PathOf,
         likely: int,
         look: Look | None = None,
+        stop: Stop | None = None,
     ) -> tuple[Continuation, bool]:
         """Draw the next token of each row; a drafter that gets several at once for less may draw more.
 
@@ -135,6 +136,7 @@ class ChainDrafter(Drafter):
             path_of: as `distribution` takes it.
             likely: how many may be wanted; never more are drawn.
             look: as `LanguageModel.chain` takes it.
+            stop: as `LanguageModel.chain` takes it, where `alone` says that it can; random numbers are spent later.
 
         Returns:
             One or more, and whether the random numbers they took are still to be spent.
@@ -150,13 +152,17 @@ class ChainDrafter(Drafter):
         token = to_device(single(batch.draft_rng.pick(q[:, 0], grow)), q.device)
         return Continuation(token, own.gather(1, token), logits, hidden, q), False
 
+    def alone(self, batch: Batch) -> int:
+        """How many tokens a device can draw in one go, from the roots on, and stop by itself; 0 if it cannot."""
+        return 0
+
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
         rows, device = batch.rows, batch.device
         room = [min(row.room, max_nodes - 1, most) for row, most in zip(rows, self.limits(batch), strict=True)]
         points = [row.request.sampling.greedy(self.temperature) for row in rows]
         certain = all(points)
-        if not (length.looks or device.type == "cpu" or any(row.request.sampling.edits for row in rows)):
-            return draft_ahead(self, certain, batch, length, shape, room)
+        if device.type != "cpu" and (unasked := draft_unasked(self, certain, batch, length, shape, room)):
+            return unasked
         paths: list[list[int]] = [[] for _ in rows]
         probs = [[1.0] for _ in rows]
         forwards, going = [0] * len(rows), [most > 0 for most in room]

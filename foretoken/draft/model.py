@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foretoken.draft.base import ChainDrafter
 from foretoken.errors import ConfigError
-from foretoken.models.base import LanguageModel, Look
+from foretoken.models.base import LanguageModel, Look, Stop
 from foretoken.models.prefill import prefill
 from foretoken.sampling import PathOf
 from foretoken.types import Batch, Continuation, Draft, Row, Scores, Verdict, swap_remove
@@ -52,6 +52,7 @@ class ModelDrafter(ChainDrafter):
         self._cache = model.new_cache(0)
         self._waiting: list[Row] = []  # the last rows of the batch, of which nothing was read yet
         self._rooted = 0  # 1 if the root is pending, before what was drafted
+        self._owing = False  # whether random numbers are to be spent when it is known how many
 
     def start(self, rows: list[Row], hidden: list[Tensor | None]) -> None:
         # Where nothing is ever drafted, nothing needs to be read.
@@ -76,6 +77,11 @@ class ModelDrafter(ChainDrafter):
         self._rooted = 0
         return self._read_committed(batch)
 
+    def alone(self, batch: Batch) -> int:
+        rows = batch.rows
+        able = self._warmth(batch) is not None and min(len(row.tokens) for row in rows) > 1
+        return self._model.ahead(len(rows)) if able else 0
+
     def candidates(
         self,
         batch: Batch,
@@ -85,12 +91,12 @@ class ModelDrafter(ChainDrafter):
         path_of: PathOf,
         likely: int,
         look: Look | None = None,
+        stop: Stop | None = None,
     ) -> tuple[Continuation, bool]:
         self._read_waiting()
-        rows = batch.rows
-        count = min(likely, self._model.ahead(len(rows)))
-        warmth = self._warmth(batch)
-        if count < 1 or warmth is None or not all(grow) or min(len(row.tokens) for row in rows) < 2:
+        rows, warmth = batch.rows, self._warmth(batch)
+        count = min(likely, self.alone(batch))
+        if count < 1 or warmth is None or not all(grow):
             return super().candidates(batch, tokens, certain, grow, path_of, likely)
         at = [len(row.tokens) + len(tokens) - 2 for row in rows]
         if len(tokens) == 1:
@@ -101,7 +107,8 @@ class ModelDrafter(ChainDrafter):
         else:
             newest = torch.stack([one.to(tokens[-1].device, non_blocking=True) for one in tokens[-2:]], 1)
         uniforms = batch.draft_rng.peek(count) if warmth else None
-        return self._model.chain(newest, torch.tensor(at), self._cache, count, warmth, uniforms, look), warmth > 0
+        self._owing = stop is not None and warmth > 0
+        return self._model.chain(newest, torch.tensor(at), self._cache, count, warmth, uniforms, look, stop), warmth > 0
 
     def _warmth(self, batch: Batch) -> float | None:
         """The temperature of all rows, if nothing else changes what the draft says."""
@@ -143,6 +150,9 @@ class ModelDrafter(ChainDrafter):
         return self._model.forward(tokens[:, None], positions, mask, self._cache)
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
+        if self._owing:
+            batch.draft_rng.spend([size - 1 for size in draft.sizes])
+            self._owing = False
         # The last drafted token is not kept, and mostly was not read, so a full acceptance leaves two to catch up with.
         if self._cache.pending:
             drafted = zip(verdict.counts, draft.sizes, strict=True)

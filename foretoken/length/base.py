@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
+from foretoken.models.base import Stop
 from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 
 EVEN = 0.5  # chance
@@ -119,6 +120,18 @@ class LengthPolicy(ABC):
 
         Returns:
             [B, K, R] float or None. None if the probability is all it wants.
+        """
+        return None
+
+    def stop(self, batch: Batch, most: int) -> Stop | None:
+        """The same decisions for a device, which then draws by itself and waits for nobody; None leaves them to `grow`.
+
+        Asked before `grow` is asked about the roots. Candidates are read by one target forward of a fixed size, so what
+        a step may draw at most is said before, in `Stop.room`, and to read them costs nothing more.
+
+        Args:
+            batch: the rows.
+            most: tokens that a device can draw in one go.
         """
         return None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
 FORGET = 0.01  # how much of what was learnt returns to the prior with every outcome
 TRUST = 4.0  # outcomes the prior counts for
 FLOOR = 1e-4  # scores are log-odds of probabilities at least this far from 0 and 1
@@ -46,6 +48,20 @@ class Belief:
         volume = self._shift * self._scale - self._cross * self._cross
         self.shift += (self._scale * up - self._cross * tilt) / volume
         self.scale += (self._shift * tilt - self._cross * up) / volume
+
+
+def chances(shift: Tensor, scale: Tensor, probabilities: Tensor) -> Tensor:
+    """What a belief says of the log-odds of probabilities, on a device.
+
+    Args:
+        shift: [B, 1] float. Of the belief.
+        scale: [B, 1] float. Of the belief.
+        probabilities: [B, K] float.
+
+    Returns:
+        [B, K] float.
+    """
+    return (shift + scale * probabilities.double().logit(FLOOR)).sigmoid()
 
 
 def log_odds(probability: float) -> float:

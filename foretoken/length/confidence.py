@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from foretoken.errors import ConfigError
 from foretoken.length.base import Growth, LengthPolicy, check_length, leaves, single
-from foretoken.types import Batch, Draft, Frontier, Row, Verdict
+from foretoken.models.base import Stop
+from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 
 FALSE_NEGATIVE_COST = 3
 FEWEST_SAMPLES = 5
@@ -53,6 +57,14 @@ class Confidence(LengthPolicy):
             prob >= self._threshold(row) and depth < self.config.most
             for (depth, prob), row in zip(leaves(frontier), batch.rows, strict=True)
         )
+
+    def stop(self, batch: Batch, most: int) -> Stop:
+        given = torch.tensor([[self._threshold(row)] for row in batch.rows], dtype=torch.float64)
+        return Stop([min(most, self.config.most)] * len(given), given, self._wants)
+
+    @staticmethod
+    def _wants(drawn: Continuation, given: Tensor) -> Tensor:
+        return drawn.prob[:, -1] >= given[:, 0]
 
     def _threshold(self, row: Row) -> float:
         return row.memory[self][0] if self in row.memory else self.config.threshold

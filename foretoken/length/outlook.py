@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate, takewhile
+from itertools import accumulate, pairwise, takewhile
 
 from foretoken.costs import Costs
 from foretoken.length.base import DEEPEST
@@ -25,7 +25,9 @@ class Outlook:
         drawn: candidates of this step that are drawn already.
     """
 
-    __slots__ = ("_asked", "_bounds", "_draws", "_expect", "_first", "_gains", "_known", "_reads", "drawn")
+    __slots__ = (
+        *("_asked", "_bounds", "_draws", "_expect", "_first", "_gains", "_hurdles", "_known", "_reads", "drawn"),
+    )
 
     def __init__(self, known: bool, expect: Callable[[Prices], tuple[float, float]]) -> None:
         self._known, self._expect, self.drawn = known, expect, 0
@@ -36,6 +38,7 @@ class Outlook:
         self._bounds: dict[tuple[int, int, int | None], tuple[int, int]] = {}  # by depth, those drawn, and the same
         self._first: dict[int | None, int] = {}  # candidates that pay most at first
         self._gains: list[float] = []  # of the next few candidates
+        self._hurdles: list[float] = []  # by candidates so far, from the first one on
 
     def renew(self, price: Prices) -> None:
         """Forget what costs said if they say otherwise now, and all that follows from it."""
@@ -45,7 +48,7 @@ class Outlook:
 
     def forget(self) -> None:
         """Forget what follows from expectations, which have changed."""
-        self._gains, self._first, self._bounds = [], {}, {}
+        self._gains, self._hurdles, self._first, self._bounds = [], [], {}, {}
 
     def steps(self, depth: int, price: Prices, count: int = AHEAD) -> list[float]:
         """Seconds of this step with so many candidates, with one more, and so on up to `count` more, if not beyond."""
@@ -93,10 +96,32 @@ class Outlook:
             self._bounds[what] = sure, DEEPEST if self.worth(sure, price) > 1 else sure
         return self._bounds[what]
 
-    def _options(self, depth: int, price: Prices) -> list[tuple[float, float]]:
-        """Gain and cost of the next few lengths, in seconds."""
+    def room(self, most: int, price: Prices) -> int:
+        """How many candidates a device may draw: those that pay most, and what is read with them in any case."""
+        count = min(self.likely(0, price, 1.0), most)
+        while count < most and price.read_s(count + 1) <= price.read_s(count):
+            count += 1
+        return count
+
+    def hurdles(self, count: int, price: Prices) -> list[float]:
+        """How likely so many candidates, one and more, must all be accepted for another to be worth drawing it.
+
+        To read them costs nothing more.
+        """
+        if len(self._hurdles) < count:
+            gain = max(self._expected(price)[0], 1e-12)
+            draws = [price.draw_s(drawn) * price.share for drawn in range(1, count + 2)]
+            self._hurdles = [(more - so_far) / gain for so_far, more in pairwise(draws)]
+        return self._hurdles[:count]
+
+    def _expected(self, price: Prices) -> list[float]:
+        """What one candidate more, two and so on should gain, in seconds, if all before them are accepted."""
         if not self._gains:
             chance, token_s = self._expect(price)
             self._gains = [tokens * token_s for tokens in accumulate(chance**more for more in range(1, AHEAD + 1))]
+        return self._gains
+
+    def _options(self, depth: int, price: Prices) -> list[tuple[float, float]]:
+        """Gain and cost of the next few lengths, in seconds."""
         share, (here, *others) = price.share, self.steps(depth, price)
-        return [(gain, (step_s - here) * share) for gain, step_s in zip(self._gains, others, strict=False)]
+        return [(gain, (step_s - here) * share) for gain, step_s in zip(self._expected(price), others, strict=False)]

@@ -28,18 +28,20 @@ class Pace:
         floor: says whether all its steps had better read many tokens; none never does.
 
     Attributes:
+        belief: how likely a candidate is accepted, given the log-odds of the draft's probability of it.
+        outlook: what going deeper costs and brings.
         rest: steps to decode plainly before drafting is tried again.
         resting: whether the coming step is one of them.
         chosen: known candidates that it chose in this step.
     """
 
     __slots__ = (
-        *("_accepted", "_before", "_belief", "_floor", "_judged", "_lessons", "_outlook", "_overall", "_own"),
-        *("_reader", "_scores", "_survival", "_tries", "_unread", "chosen", "rest", "resting"),
+        *("_accepted", "_before", "_floor", "_judged", "_lessons", "_overall", "_own", "_reader", "_scores"),
+        *("_survival", "_tries", "_unread", "belief", "chosen", "outlook", "rest", "resting"),
     )
 
     def __init__(self, temperature: float, overall: Record, known: bool = False, floor: Floor | None = None) -> None:
-        self._belief = Belief(0.0, 1.0) if known else Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
+        self.belief = Belief(0.0, 1.0) if known else Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
         self._reader = Belief(0.0, 1.0)  # the head is calibrated, but not on this request
         self._scores: dict[int, float] = {}  # what the head said in this step
         self._floor = floor or Floor()
@@ -48,12 +50,11 @@ class Pace:
         self._survival = 1.0  # chance that all candidates so far are accepted
         self._lessons = 0  # steps that drafted
         self._unread: list[tuple[Sequence[float], dict[int, float], int]] = []  # those not learnt from yet
-        self._outlook = Outlook(known, self._expect)
+        self.outlook = Outlook(known, self._expect)
         self._own, self._overall = Record(), overall
         self._own.steps = START * overall.steps / overall.tokens
-        self.rest = 0 if overall.pays else overall.rest
-        self.resting, self.chosen = False, 0
-        self._tries = True  # whether the coming draft is the first of all, or after a rest
+        self.rest, self.resting, self.chosen = 0 if overall.pays else overall.rest, False, 0
+        self._tries = True  # the coming draft is the first of all, or after a rest
 
     @property
     def close(self) -> bool:
@@ -82,8 +83,8 @@ class Pace:
 
     def start(self, price: Prices) -> None:
         """A draft begins."""
-        self._survival, self._scores, self._outlook.drawn = 1.0, {}, 0
-        self._outlook.renew(price)
+        self._survival, self._scores, self.outlook.drawn = 1.0, {}, 0
+        self.outlook.renew(price)
 
     def goes_on(
         self,
@@ -102,22 +103,21 @@ class Pace:
             price: of drafting.
             read: asks the head about the candidate before it, given its probability.
             drawn: candidates that are drawn already.
-            sure: the draft's probabilities of those candidates that it was not asked about, after the last one and
-                before the newest.
+            sure: those of candidates that it was not asked about, after the last one and before the newest.
         """
         if depth == 0:
             self.start(price)
             return not self.resting
-        self._outlook.drawn = drawn
+        self.outlook.drawn = drawn
         for one in sure:
-            self._survival *= self._belief(log_odds(one))
+            self._survival *= self.belief(log_odds(one))
             self._before = one
-        self._survival *= self._belief(log_odds(prob))
-        worth = self._survival * self._outlook.worth(depth, price)
+        self._survival *= self.belief(log_odds(prob))
+        worth = self._survival * self.outlook.worth(depth, price)
         before, self._before = self._before, prob
         if depth > 1 and 1 / OPEN < worth < OPEN and (said := read(before)) is not None:
             score = self._scores[depth - 2] = log_odds(said)
-            better = self._reader(score) / self._belief(log_odds(before))
+            better = self._reader(score) / self.belief(log_odds(before))
             self._survival *= better
             worth *= better
         return worth > 1
@@ -138,17 +138,17 @@ class Pace:
         if price.rows == 1:
             self._floor.weigh(probs, price)
         price = self._floored(price)
-        self._outlook.renew(price)
+        self.outlook.renew(price)
         if len(probs) < price.least:  # they are read in any case
             self.chosen = len(probs)
             return self.chosen
         usual, survival, tokens, share = self._token_s(price), 1.0, 1.0, price.share
-        here, *others = self._outlook.steps(0, price, len(probs))
+        here, *others = self.outlook.steps(0, price, len(probs))
         if usual * sum(accumulate(probs, mul)) < (others[0] - here) * share:
             return 0  # not even if they are as likely as that, which what was learnt only doubts
         fastest, least, best, most = 0, here, 0, usual - here
         for count, (prob, step_s) in enumerate(zip(probs, others, strict=False), 1):
-            survival *= min(self._belief(log_odds(prob)), prob)  # what was counted is only ever doubted
+            survival *= min(self.belief(log_odds(prob)), prob)  # what was counted is only ever doubted
             tokens += survival
             seconds = here + (step_s - here) * share
             if seconds < least * tokens:
@@ -160,12 +160,12 @@ class Pace:
 
     def likely(self, depth: int, price: Prices) -> int:
         """How many more candidates pay most, by what was accepted so far, out of a few."""
-        return self._outlook.likely(depth, price, self._survival)
+        return self.outlook.likely(depth, price, self._survival)
 
     def bounds(self, depth: int, drawn: int, price: Prices) -> tuple[int, int]:
         """As in `LengthPolicy`: down to where candidates cost nothing, and where none pays though all be accepted."""
-        self._outlook.drawn = drawn
-        return self._outlook.bounds(depth, price)
+        self.outlook.drawn = drawn
+        return self.outlook.bounds(depth, price)
 
     def _floored(self, price: Prices) -> Prices:
         """The price of a step of this request, which may have to read many tokens."""
@@ -194,10 +194,10 @@ class Pace:
             for lesson in self._unread:
                 self._learn(*lesson)
             self._unread.clear()
-            self._outlook.forget()
+            self.outlook.forget()
         tries, self._tries = self._tries, False
         last_s = None if tries else price.costs.last_s
-        took = self._count(self._outlook.steps(len(probs), price, 0)[0] / price.plain_s, accepted + 1, last_s, price)
+        took = self._count(self.outlook.steps(len(probs), price, 0)[0] / price.plain_s, accepted + 1, last_s, price)
         lost = took + price.back_s(len(probs)) / price.plain_s - accepted - 1
         if tries:
             lost += self._overall.tried(took, price)
@@ -209,7 +209,7 @@ class Pace:
         """Learn how likely candidates are accepted from a step that drafted."""
         # Nothing after the first rejection was judged on its own merit.
         for index, prob in enumerate(probs[: accepted + 1]):
-            self._belief.observe(log_odds(prob), index < accepted)
+            self.belief.observe(log_odds(prob), index < accepted)
             if index in scores:
                 self._reader.observe(scores[index], index < accepted)
         self._fade()

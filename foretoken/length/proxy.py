@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError, did_you_mean
 from foretoken.length.base import Growth, LengthPolicy, check_length, check_probability, leaves, single
 from foretoken.length.signals import GAMMA, PROB, SIGNALS, entropy
+from foretoken.models.base import Stop
 from foretoken.types import Batch, Continuation, Frontier
 
 
@@ -69,6 +71,13 @@ class Proxy(LengthPolicy):
             row.memory[self] = keep
             wanted.append(1 - keep <= self._config.threshold and depth < self._config.most)
         return single(wanted)
+
+    def stop(self, batch: Batch, most: int) -> Stop:
+        return Stop([min(most, self._config.most)] * len(batch.rows), torch.zeros(len(batch.rows), 0), self._wants)
+
+    def _wants(self, drawn: Continuation, given: Tensor) -> Tensor:
+        certain = drawn.prob if self._signal is None or drawn.logits is None else self._signal(drawn.logits)
+        return 1 - certain.double().prod(1) <= self._config.threshold
 
     def _certainties(self, frontier: Frontier) -> list[float]:
         """Of every row's leaf; 1 at the root, which is committed."""

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from foretoken.costs import GivenCosts
 from foretoken.curves import CALM
 from foretoken.errors import ConfigError
 from foretoken.length.base import Growth, LengthPolicy, Plan, check_length, leaves, single
+from foretoken.length.belief import chances
 from foretoken.length.floor import Floor
 from foretoken.length.pace import Pace
 from foretoken.length.record import EAGER, PATIENCE, Record
 from foretoken.models.acceptance_head import AcceptanceHead
+from foretoken.models.base import Stop
 from foretoken.prices import Prices, prices
 from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 
@@ -135,6 +138,21 @@ class Renewal(LengthPolicy):
             return Plan(count, 0, most)
         bounds = [pace.bounds(depth, depth + count, price) for pace, price in paces]
         return Plan(count, min(first for first, _ in bounds), min(most, max(last for _, last in bounds)))
+
+    def stop(self, batch: Batch, most: int) -> Stop:
+        """By what a row has learnt of the draft's probabilities; a head is not asked."""
+        most, room, given = min(most, self.config.most), list[int](), list[list[float]]()
+        for row in batch.rows:
+            pace, price = self._pace(row), self._prices(row, batch, len(batch.rows))
+            pace.start(price)
+            room.append(pace.outlook.room(most, price))
+            given.append([pace.belief.shift, pace.belief.scale, *pace.outlook.hurdles(most, price)])
+        return Stop(room, torch.tensor(given, dtype=torch.float64), self._wants)
+
+    @staticmethod
+    def _wants(drawn: Continuation, given: Tensor) -> Tensor:
+        survival = chances(given[:, :1], given[:, 1:2], drawn.prob).prod(1)
+        return survival > given[:, 1 + drawn.prob.shape[1]]
 
     def choose(self, batch: Batch, known: Sequence[Sequence[float]]) -> list[int]:
         drafting = sum(map(bool, known))

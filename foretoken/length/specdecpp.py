@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
 from foretoken.length.base import Growth, LengthPolicy, check_length, check_probability, leaves, single
 from foretoken.models.acceptance_head import AcceptanceHead
+from foretoken.models.base import Stop
 from foretoken.types import Batch, Continuation, Frontier, Row
 
 
@@ -76,6 +78,22 @@ class SpecDecPP(LengthPolicy):
                 keep *= self._head.glance(prob, _heat(row))
             wanted.append((1 - keep <= of.threshold or depth < of.least) and depth < of.most)
         return single(wanted)
+
+    def stop(self, batch: Batch, most: int) -> Stop:
+        given = torch.tensor([[_heat(row)] for row in batch.rows], dtype=torch.float64)
+        return Stop([min(most, self._config.most)] * len(given), given, self._wants)
+
+    def _wants(self, drawn: Continuation, given: Tensor) -> Tensor:
+        of, heat = self._config, given[:, :1].float()
+        assert drawn.hidden is not None, "the drafter provides it"
+        # A token's state is found when it is read, to draw the next one.
+        read = self._head.describe(drawn.hidden[:, 1:], drawn.prob[:, :-1], heat.expand(-1, drawn.prob.shape[1] - 1))
+        keep = self._head(read).double().prod(1)
+        if of.newest:
+            newest = self._head.describe(drawn.hidden[:, -1], drawn.prob[:, -1], heat[:, 0])
+            keep = keep * self._head.glance_logit(newest).double().sigmoid()
+        wanted: Tensor = 1 - keep <= of.threshold
+        return wanted.logical_or(given[:, 0] >= 0) if drawn.prob.shape[1] < of.least else wanted
 
 
 def _heat(row: Row) -> float:

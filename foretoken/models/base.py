@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,6 +11,26 @@ from torch import Tensor
 from foretoken.types import Continuation, Scores
 
 Look: TypeAlias = Callable[[Continuation], Tensor | None]  # see `LengthPolicy.look`
+GIVEN = 10  # numbers that a rule may depend on
+
+
+Wants: TypeAlias = Callable[[Continuation, Tensor], Tensor]
+
+
+class Stop(NamedTuple):
+    """A rule by which a device stops drawing, so that the host has to look at no token.
+
+    Attributes:
+        room: per row. Tokens to draw at most.
+        given: [B, G] float64, on the CPU, G up to `GIVEN`. What the rule depends on in this step.
+        wants: the rule. Whether one more token of each row is wanted ([B] bool), given those drawn so far, at least
+            one, and `given`. It is captured with the draft's forwards, so it is the same function for every call,
+            depends on nothing else, and looks at no value.
+    """
+
+    room: Sequence[int]
+    given: Tensor
+    wants: Wants
 
 
 class KVCache(Protocol):
@@ -89,6 +109,7 @@ class LanguageModel(Protocol):
         temperature: float = 0.0,
         uniforms: Tensor | None = None,
         look: Look | None = None,
+        stop: Stop | None = None,
     ) -> Continuation:
         """Read the newest token of each row, draw the next ones, and read all of those but the last.
 
@@ -106,6 +127,8 @@ class LanguageModel(Protocol):
             look: what a caller who looks at the tokens wants to know of them, the same function for every call; for
                 models on a device. Then tokens, `prob` and `seen` come to the CPU in one copy, without logits and
                 hidden states. None waits for nothing.
+            stop: ends the draws of a row before `count`, and all of them where no row goes on; for models on a device,
+                without `look`. Then tokens, `prob`, `q` and `wanted` is all there is, and nobody waits.
         """
         ...
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from foretoken.models import threads
-from foretoken.models.base import KVCache, Look
+from foretoken.models.base import KVCache, Look, Stop
 from foretoken.models.openvino_chain import LEAN, Drawing, quickest
 from foretoken.models.openvino_graph import facts_of
 from foretoken.models.openvino_lean import shorten_inputs, tabulate
@@ -155,6 +155,7 @@ class OpenVINOModel:
         temperature: float = 0.0,
         uniforms: Tensor | None = None,
         look: Look | None = None,
+        stop: Stop | None = None,
     ) -> Continuation:
         """Draw tokens for one row (see `LanguageModel.chain`)."""
         assert isinstance(cache, PagedCache)

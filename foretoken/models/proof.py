@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from foretoken.models.base import KVCache, LanguageModel
-from foretoken.types import Scores
+from foretoken.models.base import KVCache, LanguageModel, Stop
+from foretoken.types import Continuation, Scores
 
 # How far logits may be from what they should be, in parts of their spread. Rounding stays well below; a mask or a
 # position that is not followed gives 0.25 and more in models that were trained.
@@ -96,6 +96,32 @@ def draws_amiss(model: LanguageModel, reference: LanguageModel, tokens: Tensor, 
         found.append(model.forward(tokens[:, -1:], places[:, -1:], mask, cache).logits)
         cache.commit([[0]])
     return distance(torch.cat(found, 1), torch.cat(expected, 1))
+
+
+def stops_as_told(model: LanguageModel, tokens: Tensor) -> bool:
+    """Whether a model that draws by itself stops where a rule says so, and draws the same tokens until then.
+
+    Args:
+        model: draws by itself.
+        tokens: [1, 8] int64.
+    """
+    known, most = tokens.shape[1] - 2, model.ahead(1)
+    drawn = []
+    for count in (most, 1, most // 2, most):
+        cache = model.new_cache(1)
+        model.forward(tokens[:, :known], torch.arange(known)[None], _causal(known), cache)
+        cache.commit([range(known)])
+        stop = Stop([most], torch.tensor([[float(count)]]), _fewer)
+        found = model.chain(tokens[:, -2:], torch.tensor([known + 1]), cache, most, stop=stop)
+        if found.wanted is None or found.wanted.tolist() != [count]:
+            return False
+        drawn.append(found.tokens[0, :count].tolist())
+    return all(one == drawn[0][: len(one)] for one in drawn)
+
+
+def _fewer(drawn: Continuation, given: Tensor) -> Tensor:
+    """Go on below so many tokens."""
+    return drawn.tokens.shape[1] < given[:, 0]
 
 
 def distance(found: Tensor, expected: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ModelError
-from foretoken.models.base import KVCache, Look
-from foretoken.models.capture import Step
+from foretoken.models.base import KVCache, Look, Stop
+from foretoken.models.capture import AsItIs, Capture, Step
 from foretoken.models.hf import HFModel, TreeMask
-from foretoken.models.proof import TOLERANCE, distance, draws_amiss, probe, read_with_detours
+from foretoken.models.proof import TOLERANCE, distance, draws_amiss, probe, read_with_detours, stops_as_told
 from foretoken.models.static_cache import LEAST, Pool, StaticCache, Storage, bucket
 from foretoken.models.static_chain import AHEAD, SCORES, Loop
 from foretoken.models.static_inputs import WINDOW, Inputs, Reading
@@ -34,7 +33,7 @@ class StaticModel(HFModel):
         adapted: what `adapt` made; it shares its weights.
         layers: heads, and dimensions of keys and values, of each layer that keeps any.
         windows: sliding windows of the model.
-        capture: makes of a step something that does the same in less time; None runs steps as they are.
+        capture: makes of a step something that does the same in less time.
     """
 
     backend = "graphs"
@@ -44,14 +43,14 @@ class StaticModel(HFModel):
         adapted: HFModel,
         layers: list[tuple[int, int, int] | None],
         windows: set[int],
-        capture: Callable[[Step], Step] | None = None,
+        capture: Capture,
     ) -> None:
         self.__dict__ |= adapted.__dict__
         self._windows = {window for window in windows if window < adapted.max_length}
         self._pool = Pool(lambda rows, capacity: Storage(layers, rows, capacity, self.device, self.dtype))
         self._inputs: dict[tuple[int, int], Inputs] = {}
         self._loops: dict[tuple[int, bool], Loop] = {}
-        self._capture = capture
+        self._capture, self._when = capture, capture.when
         self._busy = Lock()  # inputs and outputs are those of one forward
 
     def width(self, tokens: int) -> int:
@@ -98,6 +97,7 @@ class StaticModel(HFModel):
         temperature: float = 0.0,
         uniforms: Tensor | None = None,
         look: Look | None = None,
+        stop: Stop | None = None,
     ) -> Continuation:
         """Read the newest token of each row, draw the next ones, and read all of those but the last.
 
@@ -117,10 +117,13 @@ class StaticModel(HFModel):
             loop = self._loops[size]
             # A row whose newest token is elsewhere, having outgrown the context, is left alone.
             newest = torch.where(slots[:, 0] == at, at, storage.capacity)
-            loop.write(tokens, newest, temperature, uniforms, storage.capacity)
-            step = partial(loop.run, self, storage, span, count, look)
-            told, hidden = self._run_captured(storage, (*size, span, count, look), step)
-            drawn = loop.result(rows, count, hidden) if look is None else loop.report(told[:rows])
+            loop.write(tokens, newest, temperature, uniforms, stop, storage.capacity)
+            what, asked = (self, storage, span, count), look if stop is None else stop.wants
+            step = partial(loop.run, *what, look)
+            if stop is not None:
+                step = partial(loop.run_until, *what, stop.wants, self._when)
+            told, _ = self._run_captured(storage, (*size, span, count, asked), step)
+            drawn = loop.result(rows, count, stop is not None) if look is None else loop.report(told[:rows])
         cache.end()
         return drawn
 
@@ -132,8 +135,6 @@ class StaticModel(HFModel):
 
     def _run_captured(self, storage: Storage, size: tuple[Any, ...], step: Step) -> tuple[Tensor, Tensor | None]:
         """A step of this size on this storage, captured the first time."""
-        if self._capture is None:
-            return step()
         if size not in storage.steps:
             storage.steps[size] = self._capture(step)
         captured: Step = storage.steps[size]
@@ -155,14 +156,14 @@ def _span(slots: Tensor, storage: Storage) -> int:
     return min(max(bucket(int(slots.max()) + 1), LEAST), storage.capacity)
 
 
-def freeze(adapted: HFModel, capture: Callable[[Step], Step] | None = None) -> StaticModel:
+def freeze(adapted: HFModel, capture: Capture | None = None) -> StaticModel:
     """Let an adapted model read through fixed buffers, and prove that it still says the same.
 
     Costs five short forwards of the model as it was, and the first captures.
 
     Args:
         adapted: what `adapt` made.
-        capture: as in `StaticModel`.
+        capture: as in `StaticModel`; None runs steps as they are.
 
     Raises:
         ModelError: its steps cannot be captured, or say something else then.
@@ -176,10 +177,11 @@ def freeze(adapted: HFModel, capture: Callable[[Step], Step] | None = None) -> S
         _, tree = adapted._read(tokens[:, :1], torch.zeros(1, 1, dtype=torch.int64), mask, cache)
         expected = read_with_detours(adapted.forward, adapted.new_cache(1), tokens)
         try:
-            model = StaticModel(adapted, cache.layers(), tree.windows, capture)
+            model = StaticModel(adapted, cache.layers(), tree.windows, capture or AsItIs())
             # Twice, so that the second time only what was captured runs.
             found = [read_with_detours(model.forward, model.new_cache(1), tokens) for _ in range(2)]
             amiss = draws_amiss(model, adapted, tokens, model.ahead(1))
+            _check_skipping(model, tokens)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a model's code does that cannot be captured
@@ -188,3 +190,14 @@ def freeze(adapted: HFModel, capture: Callable[[Step], Step] | None = None) -> S
     if not all(error < TOLERANCE[adapted.dtype] for error in (amiss, *(distance(one, expected) for one in found))):
         raise ModelError(f"`{name}` models do not say the same in static shapes", hint=hint)
     return model
+
+
+def _check_skipping(model: StaticModel, tokens: Tensor) -> None:
+    """Leave nothing out of captured steps where that does not work."""
+    if model._capture.skips:
+        try:
+            model._capture.skips = stops_as_told(model, tokens)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # it is new to PyTorch, and everything goes without it
+            model._capture.skips = False

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from foretoken.models.base import Look
+from foretoken.models.base import GIVEN, Look, Stop, Wants
 from foretoken.models.hf import HFModel, TreeMask
 from foretoken.models.static_cache import Storage
 from foretoken.types import Continuation
 
-AHEAD = 4  # tokens drawn in one go, at most
+AHEAD = 7  # tokens drawn in one go, at most: with the root they are read by a forward of eight
 SCORES = 2**26  # and entries of the logits of all of them
+ROOM, FIXED = 4, 5 + GIVEN  # columns of a plan: tokens to draw at most, and where the uniform numbers begin
+When = Callable[[Tensor, Callable[[], None]], None]  # see `Capture`
 
 
 class Loop:
@@ -27,23 +32,36 @@ class Loop:
         device: where.
 
     Attributes:
-        plan: [B, 4+K] float64. Slot of the newest token, temperature, the token before the newest one, the newest, and
-            the uniform numbers.
+        plan: [B, FIXED+K] float64. Slot of the newest token, temperature, the token before the newest one, the newest,
+            tokens to draw at most, what a rule that stops is given, and the uniform numbers.
         drawn: [B, K] int64.
         prob: [B, K] float32.
         logits: [B, K, V] float32.
+        hidden: [B, K, H] float or None. From the first run on.
         q: [B, K, V] float32 or None.
+        wanted: [B] int64. Tokens drawn until a rule stopped.
     """
 
     def __init__(self, rows: int, count: int, vocab_size: int, sampled: bool, device: torch.device) -> None:
         with torch.inference_mode(False):  # or they could not be written to outside of that mode
-            self.plan = torch.zeros(rows, 4 + count, dtype=torch.float64, device=device)
+            self.plan = torch.zeros(rows, FIXED + count, dtype=torch.float64, device=device)
             self.drawn = torch.zeros(rows, count, dtype=torch.int64, device=device)
             self.prob = torch.zeros(rows, count, device=device)
             self.logits = torch.zeros(rows, count, vocab_size, device=device)
+            self.hidden: Tensor | None = None
             self.q = torch.zeros_like(self.logits) if sampled else None
+            self.wanted = torch.zeros(rows, dtype=torch.int64, device=device)
+            self._going = torch.zeros(rows, dtype=torch.bool, device=device)
 
-    def write(self, tokens: Tensor, newest: Tensor, temperature: float, uniforms: Tensor | None, capacity: int) -> None:
+    def write(
+        self,
+        tokens: Tensor,
+        newest: Tensor,
+        temperature: float,
+        uniforms: Tensor | None,
+        stop: Stop | None,
+        capacity: int,
+    ) -> None:
         """Copy what a call is given.
 
         Args:
@@ -51,14 +69,18 @@ class Loop:
             newest: [B] int64, on the CPU. Slot of the newest token; `capacity` for a row to be left alone.
             temperature: as in `LanguageModel.chain`.
             uniforms: [B, K] float64 or None, on the CPU. As in `LanguageModel.chain`.
+            stop: as in `LanguageModel.chain`.
             capacity: slots of a row.
         """
         rows = len(newest)
         plan = torch.zeros(self.plan.shape, dtype=torch.float64)
         plan[:, 0], plan[:, 1] = capacity, temperature
         plan[:rows, 0] = newest
+        if stop is not None:
+            plan[:rows, ROOM] = torch.tensor(stop.room, dtype=torch.float64)
+            plan[:rows, ROOM + 1 : ROOM + 1 + stop.given.shape[1]] = stop.given
         if uniforms is not None:
-            plan[:rows, 4 : 4 + uniforms.shape[1]] = uniforms
+            plan[:rows, FIXED : FIXED + uniforms.shape[1]] = uniforms
         here = tokens.device.type == "cpu"
         if here:
             plan[:rows, 2:4] = tokens
@@ -69,7 +91,7 @@ class Loop:
 
     def run(
         self, model: HFModel, storage: Storage, span: int, count: int, look: Look | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, None]:
         """Draw from what is in the buffers; it does the same for any values in them.
 
         Args:
@@ -81,48 +103,84 @@ class Loop:
 
         Returns:
             [B, K, 2+R] float64. Tokens, their probabilities, and what `look` makes of them.
-            [B, K, H] float or None. Last hidden state behind each of them.
         """
         # Always in the same mode, whatever the caller's is.
         with torch.inference_mode(False), torch.no_grad():
-            newest, heard = self.plan[:, 0].to(torch.int64), []
-            tokens, first = self.plan[:, 2:4].to(torch.int64), newest - 1
             for k in range(count):
-                logits, hidden = _read(model, tokens, first, storage, span)
-                token = self._draw(k, model._fitted(logits[:, -1]).float())
-                heard.append(hidden)
-                tokens, first = token[:, None], newest + (k + 1)
-            states = [one for one in heard if one is not None]
-            hidden = torch.cat(states, 1) if states else None
-            drawn, prob, logits = self.drawn[:, :count], self.prob[:, :count], self.logits[:, :count]
-            seen = look(Continuation(drawn, prob, logits, hidden, None)) if look else None
-            told = [drawn[..., None], prob[..., None], *([] if seen is None else [seen])]
-            return torch.cat([one.to(torch.float64) for one in told], -1), hidden
+                self._next(k, model, storage, span)
+            drawn = self._drawn(count)
+            seen = look(drawn) if look else None
+            told = [drawn.tokens[..., None], drawn.prob[..., None], *([] if seen is None else [seen])]
+            return torch.cat([one.to(torch.float64) for one in told], -1), None
 
-    def _draw(self, k: int, logits: Tensor) -> Tensor:
-        """[B] int64. The k-th token of each row, drawn from what was scored ([B, V] float32)."""
-        own = logits.softmax(-1)
+    def run_until(
+        self, model: HFModel, storage: Storage, span: int, count: int, wants: Wants, when: When
+    ) -> tuple[Tensor, None]:
+        """As `run`, for as long as a rule wants one more token in some row.
+
+        Args:
+            model: draws.
+            storage: its keys and values.
+            span: slots in view.
+            count: K.
+            wants: the rule, as in `Stop`.
+            when: leaves out what nobody wants.
+
+        Returns:
+            `wanted`.
+        """
+
+        def go_on(k: int) -> None:
+            self._next(k, model, storage, span)
+            self.wanted.add_(self._going)
+            if k + 1 < count:
+                more = wants(self._drawn(k + 1), self.plan[:, ROOM + 1 : FIXED])
+                self._going.logical_and_(more).logical_and_(self.wanted < self.plan[:, ROOM])
+
+        with torch.inference_mode(False), torch.no_grad():
+            self.wanted.zero_()
+            self._going.copy_(self.plan[:, ROOM] > 0)
+            go_on(0)
+            for k in range(1, count):
+                when(self._going.any(), partial(go_on, k))
+            return self.wanted, None
+
+    def _next(self, k: int, model: HFModel, storage: Storage, span: int) -> None:
+        """Draw the k-th token of each row."""
+        newest = self.plan[:, 0].to(torch.int64)
+        tokens, first = (self.drawn[:, k - 1 : k], newest + k) if k else (self.plan[:, 2:4].to(torch.int64), newest - 1)
+        logits, hidden = _read(model, tokens, first, storage, span)
+        scores = model._fitted(logits[:, -1]).float()  # [B, V]
+        own = scores.softmax(-1)
         if self.q is None:
-            token = logits.argmax(-1)
+            token = scores.argmax(-1)
         else:
-            token, law = choose(logits, self.plan[:, 1:2].float(), self.plan[:, 4 + k : 5 + k])
-            self.q[:, k] = law
-        self.logits[:, k] = logits
+            token, self.q[:, k] = choose(scores, self.plan[:, 1:2].float(), self.plan[:, FIXED + k : FIXED + k + 1])
+        self.logits[:, k] = scores
         self.drawn[:, k] = token
         self.prob[:, k] = own.gather(1, token[:, None])[:, 0]
-        return token
+        if hidden is not None:
+            if self.hidden is None:
+                self.hidden = hidden.new_zeros(len(hidden), self.drawn.shape[1], hidden.shape[-1])
+            self.hidden[:, k] = hidden[:, -1]
 
-    def result(self, rows: int, count: int, hidden: Tensor | None) -> Continuation:
+    def _drawn(self, count: int) -> Continuation:
+        """The first so many tokens of each row, and what was said of them."""
+        parts = self.drawn, self.prob, self.logits, self.hidden, self.q
+        return Continuation(*(None if one is None else one[:, :count] for one in parts))  # type: ignore[arg-type]
+
+    def result(self, rows: int, count: int, stopped: bool) -> Continuation:
         """What was drawn, copied, for the next call writes to the same place.
 
         Args:
             rows: how many there are; the others are padding.
             count: K.
-            hidden: [B, K, H] float or None. As `run` returns it.
+            stopped: whether it ran until a rule stopped it.
         """
-        drawn, prob, logits = (one[:rows, :count].clone() for one in (self.drawn, self.prob, self.logits))
-        states, law = (None if one is None else one[:rows, :count].clone() for one in (hidden, self.q))
-        return Continuation(drawn, prob, logits, states, law)
+        scored = (None, None) if stopped else (self.logits, self.hidden)
+        parts = self.drawn, self.prob, *scored, self.q
+        copied = (None if one is None else one[:rows, :count].clone() for one in parts)
+        return Continuation(*copied, wanted=self.wanted[:rows].clone() if stopped else None)  # type: ignore[arg-type,misc]
 
     def report(self, told: Tensor) -> Continuation:
         """What was drawn, brought to the CPU, but for laws.

@@ -15,7 +15,7 @@ from foretoken.errors import GenerationError
 from foretoken.request import Request
 from foretoken.rng import Dice, SeededRng
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Draft, Drawn, Row, Verdict, chained
+from foretoken.types import Draft, Drawn, Row, Unseen, Verdict, chained
 from tests.contract.far import FarDevice, far
 
 V = 7
@@ -43,25 +43,39 @@ def drafted(seed: int) -> tuple[Draft, torch.Tensor]:
     return Draft(tokens, chained(*SIZES), SIZES, law, Drawn.IID, None, [0] * len(SIZES), chain=True), p
 
 
-def distant(rule: AcceptanceRule, draft: Draft, p: torch.Tensor, rng: Dice) -> tuple[Verdict, int]:
+def distant(
+    rule: AcceptanceRule, draft: Draft, p: torch.Tensor, rng: Dice, unseen: bool = False
+) -> tuple[Verdict, int]:
     """Its verdict on a device that is far away, and how often the host waited."""
     assert draft.q is not None
+    there = replace(draft, q=far(draft.q))
+    if unseen:
+        most, prob = max(draft.sizes), torch.arange(1.0, 1 + draft.tokens[:, 1:].numel()).reshape(len(p), -1)
+        drafted = Unseen(far(torch.tensor(draft.sizes) - 1), far(prob))
+        there = replace(there, tokens=far(draft.tokens), sizes=[most] * len(p), num_forwards=[most] * len(p))
+        there = replace(there, parents=chained(*there.sizes), unseen=drafted)
     with FarDevice() as device:
-        _, verdict = rule.settle(replace(draft, q=far(draft.q)), far(p), rng)
+        near, verdict = rule.settle(there, far(p), rng)
+    assert list(near.sizes) == list(draft.sizes)
+    if unseen:
+        assert list(near.num_forwards) == [size - 1 for size in draft.sizes]
+        assert near.prob == [[1.0, *row] for row in prob.tolist()]
+        assert torch.equal(near.parents, draft.parents)
     return verdict, len(device.waits)
 
 
 @pytest.mark.parametrize("rule", [Rejection(), Block()], ids=lambda rule: type(rule).__name__)
 @pytest.mark.parametrize("rows", [[True] * 4, [True, False, True, False]])
+@pytest.mark.parametrize("unseen", [False, True])
 def test_the_verdict_and_what_is_left_of_the_random_numbers_are_the_same(
-    rule: AcceptanceRule, rows: list[bool]
+    rule: AcceptanceRule, rows: list[bool], unseen: bool
 ) -> None:
     counts = set()
     for seed in range(200):
         draft, p = drafted(seed)
         one, other = dice(seed), dice(seed)
         expected = rule.accept(draft, p, Only(one, rows))
-        found, waits = distant(rule, draft, p, Only(other, rows))
+        found, waits = distant(rule, draft, p, Only(other, rows), unseen)
         assert waits == 1
         for b in (b for b, mine in enumerate(rows) if mine):
             for part in ("path", "tested", "next_token", "recovered"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foretoken.models.base import Look
+from foretoken.models.base import Look, Stop
 from foretoken.models.cache import TensorCache
 from foretoken.types import Continuation, Scores
 from tests.contract.outcomes import GRID
@@ -35,6 +35,7 @@ class DrawingTable(TableModel):
         temperature: float = 0.0,
         uniforms: Tensor | None = None,
         look: Look | None = None,
+        stop: Stop | None = None,
     ) -> Continuation:
         assert 1 <= count <= AHEAD
         self.num_chains += 1
@@ -44,6 +45,8 @@ class DrawingTable(TableModel):
             self._step(tokens[:, 0], at - 1, cache)
             cache.commit(list(map(range, missing.tolist())))
         newest, drawn, laws, scored = tokens[:, 1], [], [], []
+        room = torch.tensor(stop.room if stop else [count] * len(at))
+        going, wanted = room > 0, torch.zeros_like(at)
         for place in range(count):
             scored.append(self._step(newest, at + place, cache))
             logits = scored[-1].logits[:, 0]
@@ -54,6 +57,20 @@ class DrawingTable(TableModel):
             else:
                 newest = logits.argmax(-1)
             drawn.append(newest)
+            so_far = self._said(drawn, scored, laws)
+            wanted += going
+            if stop:
+                going &= stop.wants(so_far, stop.given) & (wanted < room)
+        if stop is None:
+            return so_far
+        # What nobody wanted was never drawn, and means nothing.
+        unwanted = torch.arange(count) >= wanted[:, None]
+        law = None if so_far.q is None else so_far.q.masked_fill(unwanted[..., None], torch.nan)
+        chosen, prob = so_far.tokens.masked_fill(unwanted, 1), so_far.prob.masked_fill(unwanted, torch.nan)
+        return Continuation(chosen, prob, None, None, law, wanted=wanted)
+
+    @staticmethod
+    def _said(drawn: list[Tensor], scored: list[Scores], laws: list[Tensor]) -> Continuation:
         logits, hidden = (torch.cat([getattr(one, name) for one in scored], 1) for name in ("logits", "hidden"))
         chosen = torch.stack(drawn, 1)
         prob = logits.softmax(-1).gather(2, chosen[..., None])[..., 0]

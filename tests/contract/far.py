@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foretoken.models.base import LanguageModel, Look
+from foretoken.models.base import LanguageModel, Look, Stop, Wants
 from foretoken.types import Continuation, Scores
 
 DEVICE = torch.device("cuda", 0)
@@ -124,10 +124,26 @@ class FarModel:
         temperature: float = 0.0,
         uniforms: Tensor | None = None,
         look: Look | None = None,
+        stop: Stop | None = None,
     ) -> Continuation:
+        assert look is None or stop is None
         with torch._C.DisableTorchFunction():
-            drawn = self._model.chain(tokens.as_subclass(Tensor), at, cache, count, temperature, uniforms)
-            parts = (drawn.tokens, drawn.prob, drawn.logits, drawn.hidden, drawn.q)
+            if stop is not None:  # what the rule knows, such as a head, is there, too
+                stop = stop._replace(wants=self._near(stop.wants))
+            drawn = self._model.chain(tokens.as_subclass(Tensor), at, cache, count, temperature, uniforms, None, stop)
+            parts = (drawn.tokens, drawn.prob, drawn.logits, drawn.hidden, drawn.q, None, drawn.wanted)
             there = Continuation(*(None if one is None else far(one) for one in parts))  # type: ignore[arg-type]
         near = there.near(look)
         return there if look is None else replace(near, logits=None, hidden=None)
+
+    @staticmethod
+    def _near(wants: Wants) -> Wants:
+        def asked(drawn: Continuation, given: Tensor) -> Tensor:
+            parts = (drawn.tokens, drawn.prob, drawn.logits, drawn.hidden, drawn.q)
+            there = Continuation(*(None if one is None else far(one) for one in parts))  # type: ignore[arg-type]
+            with torch._C._EnableTorchFunction(), FarDevice() as device:
+                found = wants(there, far(given))
+            assert not device.waits, "a rule looks at no value"
+            return found.as_subclass(Tensor)
+
+        return asked

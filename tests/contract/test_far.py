@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from torch import Tensor
 
 from foretoken.config import DEFAULTS
+from foretoken.costs import GivenCosts
 from foretoken.draft.ahead import draft_ahead
 from foretoken.draft.model import ModelDrafter
 from foretoken.length.base import LengthPolicy
@@ -17,6 +19,7 @@ from foretoken.request import Request, Sampling
 from foretoken.shape.base import TreeShape
 from foretoken.types import Batch, Draft
 from tests.contract import methods
+from tests.contract.adversaries import Relayed
 from tests.contract.drawing import DrawingTable
 from tests.contract.engine_law import engine_law
 from tests.contract.far import FarDevice, FarModel, far
@@ -27,6 +30,7 @@ from tests.contract.table import TableModel, near, random_table
 
 TARGET = random_table(61, 6)
 DRAFT = near(TARGET, 62)
+BLOCK = Choice(find("accept", "block"))
 WITH_MODEL = [choice for choice in choices("draft") if choice.type.uses_model]
 
 
@@ -105,13 +109,15 @@ def waits(
     drafter: Choice = WITH_MODEL[0],
     kind: type[TableModel] = TableModel,
     rule: str = DEFAULTS["accept"],
+    repeats: bool = True,
 ) -> list[list[str]]:
     """What the host waits for in each of some steps, the first ones left out."""
     setup = Setup(drafter, length, Choice(find("shape", "chain")), Choice(find("accept", rule)))
     steps = []
     with FarDevice() as device:
         engine = setup.engine(FarModel(kind(TARGET)), FarModel(kind(DRAFT)))
-        engine.start([Request((0, 2), sampling, 40, seed=1, stop_token_ids=frozenset([6, 7]))])
+        stops = frozenset([6, 7])
+        engine.start([Request((0, 2), sampling, 40, seed=1, stop_token_ids=stops, repeats=repeats)])
         for _ in range(5):
             device.waits.clear()
             engine.step()
@@ -163,10 +169,70 @@ def test_a_policy_that_looks_waits_once_more_for_every_token(name: str, options:
         assert names == ["cpu"] * (most + 1)
 
 
+@pytest.mark.parametrize("rule", ["block", "rejection"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize(("name", "options"), LOOKING)
-def test_a_policy_that_looks_waits_once_for_all_tokens_drawn_in_one_go(name: str, options: dict[str, Any]) -> None:
-    for names in waits(Choice(find("length", name), {**options, "most": 3}), Sampling(), kind=DrawingTable):
-        assert names == ["cpu"] * 2
+def test_a_policy_that_looks_is_not_waited_for_where_it_can_say_when_to_stop(
+    name: str, options: dict[str, Any], temperature: float, rule: str
+) -> None:
+    """Else it waits once for all tokens drawn in one go."""
+    length = Choice(find("length", name), {**options, "most": 3})
+    stops = length.type.stop is not LengthPolicy.stop
+    assert stops or name == "disco"
+    for names in waits(length, Sampling(temperature=temperature), kind=DrawingTable, rule=rule, repeats=False):
+        assert names == ["cpu"] * (1 if stops else 2)
+
+
+@pytest.mark.parametrize(("name", "options"), LOOKING)
+def test_a_seed_waits_for_policies_that_look(name: str, options: dict[str, Any]) -> None:
+    """What can be drawn unseen depends on its neighbours."""
+    length = Choice(find("length", name), {**options, "most": 3})
+    for names in waits(length, Sampling(temperature=1.0), kind=DrawingTable):
+        assert len(names) == 2
+
+
+class Told(GivenCosts):
+    """What the engine says of its steps."""
+
+    def __init__(self) -> None:
+        super().__init__(0.2, {1: 1.0, 2: 1.2})
+        self.steps: list[tuple[int, float, int, float]] = []
+
+    def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
+        self.steps.append((forwards, draft_s, tokens, verify_s))
+
+
+@pytest.mark.parametrize("name", ["fixed", "confidence"])
+def test_the_time_of_a_step_that_is_waited_for_once_is_shared_as_costs_have_it(name: str) -> None:
+    costs, options = Told(), {"k": 3} if name == "fixed" else {"threshold": 0.0, "most": 3}
+    setup = Setup(WITH_MODEL[0], Choice(find("length", name), options), Choice(find("shape", "chain")), BLOCK)
+    with FarDevice():
+        engine = setup.engine(FarModel(DrawingTable(TARGET)), FarModel(DrawingTable(DRAFT)), costs=costs)
+        engine.start([Request((0, 2), Sampling(), 40)])
+        for _ in range(3):
+            engine.step()
+    for forwards, draft_s, tokens, verify_s in costs.steps:
+        assert (forwards, tokens) == (3, 4)
+        assert draft_s / verify_s == pytest.approx(3 * 0.2 / costs.verify_s(4))
+
+
+def test_after_look_ups_the_model_drafts_unseen_and_its_row_learns_of_it() -> None:
+    request = Request((0, 2, 1, 0, 2, 1, 0, 2), Sampling(), 40)
+    setup = Setup(
+        Choice(Relayed), Choice(find("length", "confidence"), {"most": 3}), Choice(find("shape", "chain")), BLOCK
+    )
+    found = []
+    for distant in (True, False):
+        models = [DrawingTable(TARGET), DrawingTable(DRAFT)]
+        with FarDevice() as device:
+            engine = setup.engine(*([FarModel(model) for model in models] if distant else models))
+            (row,) = engine.start([request])
+            while engine.batch.rows:
+                device.waits.clear()
+                engine.step()
+                assert len(device.waits) == distant
+        found.append((row.output, row.memory[engine.drafter], replace(row.counts, num_draft_forwards=0)))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("rule", ["block", "rejection"])

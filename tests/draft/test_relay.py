@@ -53,7 +53,7 @@ def engine(kind: type[Relay], length: LengthPolicy | None = None) -> Engine:
 
 def start(one: Engine, *prompts: tuple[int, ...], temperature: float = 0.0, most: int = 20) -> Draft:
     one.start([Request(prompt, Sampling(temperature=temperature), most, seed=i) for i, prompt in enumerate(prompts)])
-    return one._draft()
+    return one._draft()[0]
 
 
 @torch.inference_mode()

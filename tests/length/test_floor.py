@@ -137,7 +137,7 @@ def test_steps_are_as_wide_as_the_floor_and_no_wider_than_allowed(prompt: tuple[
         engine = Engine(model, Suffix(Suffix.Config(1)), policy, Chain(), Block(), costs=costs(), max_nodes=most)
         (row,) = engine.start([Request(prompt, Sampling(), 14, repeats=False)])
         policy._pace(row, known=True)._floor.least = 8
-        draft = engine._draft()
+        draft, _ = engine._draft()
         assert draft.tokens.shape == draft.parents.shape == (1, nodes)
         assert draft.num_read == nodes
         while engine.batch.rows:  # to the end of the context, which padding passes

@@ -170,7 +170,7 @@ def test_the_decision_is_expected_gain_against_cost() -> None:
     """A third candidate after two: survival 0.8 * 0.7, next one 3/5, pace 0.8 of a plain step: gain 0.269."""
     for cost, goes_on in ((0.268, True), (0.270, False)):
         one = Pace(0.0, Record())
-        one._belief = lambda score: {log_odds(0.5): 0.8, log_odds(0.4): 0.7}[score]  # type: ignore[assignment]
+        one.belief = lambda score: {log_odds(0.5): 0.8, log_odds(0.4): 0.7}[score]  # type: ignore[assignment]
         assert one.goes_on(0, 1.0, Prices(GivenCosts(cost)))
         one.goes_on(1, 0.5, Prices(GivenCosts(cost)))
         assert one.goes_on(2, 0.4, Prices(GivenCosts(cost))) is goes_on
@@ -181,7 +181,7 @@ def test_fewer_are_drawn_together_after_a_candidate_that_may_be_wrong() -> None:
     price = Prices(GivenCosts(0.1))
     for survival, count in ((1.0, 4), (0.5, 2), (0.2, 1)):
         one = Pace(0.0, Record())
-        one._belief = lambda score, survival=survival: survival  # type: ignore[assignment]
+        one.belief = lambda score, survival=survival: survival  # type: ignore[assignment]
         assert one.goes_on(0, 1.0, price)
         assert one.likely(0, price) == 4
         one.goes_on(1, 0.5, price)
@@ -288,13 +288,13 @@ def test_steps_are_learnt_from_once_each_and_a_few_at_a_time() -> None:
     belief, updates = Belief(1.0, 1.0), 0
     for lesson in range(1, 28):
         probs = dice.uniform(0.1, 0.9, 3).tolist()
-        accepted, before = int(dice.integers(0, 4)), one._belief.shift
+        accepted, before = int(dice.integers(0, 4)), one.belief.shift
         one.observe(probs, accepted, price)
-        updates += one._belief.shift != before
+        updates += one.belief.shift != before
         for index, prob in enumerate(probs[: accepted + 1]):
             belief.observe(log_odds(prob), index < accepted)
         if lesson < 9 or lesson % 9 == 0:
-            assert (one._belief.shift, one._belief.scale) == (belief.shift, belief.scale)
+            assert (one.belief.shift, one.belief.scale) == (belief.shift, belief.scale)
     assert updates == 11
 
 

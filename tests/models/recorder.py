@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from foretoken.models.capture import Step
 
+Call = tuple[Any, Any, Any, Any]  # operation, arguments, options, results; or None, when, calls, None
 aten = torch.ops.aten
 # What waits for a value on the host, or whose size depends on one.
 FORBIDDEN = {
@@ -25,40 +27,64 @@ FORBIDDEN = {
 class Recorder:
     """Stands in for `CUDAGraphs`.
 
+    Args:
+        skips: whether it knows conditional nodes.
+
     Attributes:
         captured: how many steps were.
         replays: how often one of them ran.
+        skipped: how many parts were left out.
+        skips: as given.
     """
 
-    def __init__(self) -> None:
-        self.captured = self.replays = 0
+    def __init__(self, skips: bool = True) -> None:
+        self.captured = self.replays = self.skipped = 0
+        self.skips = skips
+        self._recording = _Recording()
 
     def __call__(self, step: Step) -> Step:
         with _Recording() as recording:
+            self._recording = recording
             out = step()
         with torch.inference_mode(False), torch.no_grad():
             for part in out:  # a capture computes nothing
                 if part is not None:
-                    part.fill_(torch.nan)
+                    part.fill_(torch.nan if part.is_floating_point() else -1)
         self.captured += 1
 
         def replay() -> tuple[Tensor, Tensor | None]:
             self.replays += 1
             with torch.inference_mode(False), torch.no_grad():
-                for function, args, options, results in recording.calls:
-                    again = function(*args, **options)
-                    for place, value in zip(tree_leaves(results), tree_leaves(again), strict=True):
-                        if isinstance(place, Tensor) and place.data_ptr() != value.data_ptr():
-                            place.copy_(value)
+                self._run(recording.calls)
             return out
 
         return replay
+
+    def when(self, some: Tensor, part: Callable[[], None]) -> None:
+        if not self.skips:
+            part()
+            return
+        outside, self._recording.calls = self._recording.calls, []
+        part()
+        inside, self._recording.calls = self._recording.calls, outside
+        self._recording.calls.append((None, some, inside, None))
+
+    def _run(self, calls: list[Call]) -> None:
+        for function, args, options, results in calls:
+            if function is None:
+                self.skipped += not bool(args)
+                self._run(options if bool(args) else [])
+                continue
+            again = function(*args, **options)
+            for place, value in zip(tree_leaves(results), tree_leaves(again), strict=True):
+                if isinstance(place, Tensor) and place.data_ptr() != value.data_ptr():
+                    place.copy_(value)
 
 
 class _Recording(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self.calls: list[Call] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         masks = [one for one in tree_leaves(args[1:]) if isinstance(one, Tensor) and one.dtype == torch.bool]

@@ -12,6 +12,8 @@ from torch import Tensor
 from foretoken.errors import ModelError
 from foretoken.models import static as models_static
 from foretoken.models import static_cache
+from foretoken.models.base import Stop
+from foretoken.models.capture import CUDAGraphs
 from foretoken.models.hf import adapt
 from foretoken.models.static import StaticModel, freeze
 from foretoken.models.static_chain import choose
@@ -93,7 +95,7 @@ def compare(ours: Any, theirs: Any, at: list[int], held: list[int], count: int, 
 
 @backends
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-@pytest.mark.parametrize("count", [1, 3, 4])
+@pytest.mark.parametrize("count", [1, 3, 7])
 @pytest.mark.parametrize("known", [True, False])
 def test_one_row(made: Made, known: bool, count: int, temperature: float) -> None:
     compare(made("llama")[1], pair("llama")[1], [9], [9 if known else 8], count, temperature)
@@ -207,6 +209,120 @@ def test_no_numbers_give_a_token_that_can_be_read() -> None:
     assert token.tolist() == [0]
 
 
+# Stops ------------------------------------------------------------------------------------------------------------
+
+
+def fewer(drawn: Continuation, given: Tensor) -> Tensor:
+    """Go on below so many tokens."""
+    return drawn.tokens.shape[1] < given[:, 0]
+
+
+def unskipped(name: str) -> tuple[Any, Any]:
+    """As `recorded`, without conditional nodes."""
+    return pair(name)[0], freeze(pair(name)[1], Recorder(skips=False))
+
+
+@pytest.mark.parametrize("made", [static, recorded, unskipped, pytest.param(on_gpu, marks=GPU)])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_it_stops_where_a_rule_says_so(made: Made, name: str, temperature: float) -> None:
+    """And what was drawn until then is what it would have drawn, and can be read on from."""
+    model, count = made(name)[1], 7
+    texts, places = random_tokens(14, 3, 10), torch.tensor([9, 4, 6])
+    newest = texts.gather(1, places[:, None] + torch.tensor([-1, 0]))
+    uniforms = numbers(1, 3, count) if temperature else None
+    for most, room in (([3, 1, 2], [7, 7, 7]), ([9, 9, 9], [1, 4, 2]), ([9, 9, 9], [7, 5, 7]), ([1, 1, 1], [7] * 3)):
+        caches = [started(one, texts, [8, 4, 6]) for one in (model, pair(name)[1])]
+        whole = draw_by_forwards(pair(name)[1], newest, places, caches[1], count, temperature, uniforms)
+        stop = Stop(room, torch.tensor([[float(one)] for one in most], dtype=torch.float64), fewer)
+        found = model.chain(newest.to(model.device), places, caches[0], count, temperature, uniforms, stop=stop)
+        expected = list(map(min, most, room))
+        assert found.wanted is not None
+        assert found.wanted.tolist() == expected
+        assert (found.logits, found.hidden, found.q is None) == (None, None, not temperature)
+        for b, wanted in enumerate(expected):
+            assert torch.equal(found.tokens[b, :wanted].cpu(), whole.tokens[b, :wanted])
+            assert error(found.prob[b, :wanted].cpu(), whole.prob[b, :wanted]) < CLOSE
+            if found.q is not None and whole.q is not None:
+                assert error(found.q[b, :wanted].cpu(), whole.q[b, :wanted]) < CLOSE
+        for cache in caches:
+            keep(cache, *expected)  # the root, and all drawn ones but the last
+        more = random_tokens(7, 3, 3)
+        assert error(read_chain(model, caches[0], more), read_chain(pair(name)[1], caches[1], more)) < CLOSE
+
+
+def test_what_no_row_wants_is_left_out() -> None:
+    for skips in (True, False):
+        recorder = Recorder(skips)
+        model = freeze(pair("llama")[1], recorder)
+        cache = started(model, random_tokens(1, 3, 9), [9, 7, 8])
+        for most in ([1, 1, 1], [3, 1, 2], [7, 2, 1], [9, 9, 9]):
+            before = recorder.skipped
+            stop = Stop([7] * 3, torch.tensor([[float(one)] for one in most]), fewer)
+            model.chain(random_tokens(1, 3, 2), cache.lengths, cache, 7, stop=stop)
+            keep(cache, 0, 0, 0)
+            assert recorder.skipped - before == (7 - min(max(most), 7)) * skips
+
+
+def test_a_rule_is_told_all_that_was_drawn_so_far() -> None:
+    model, other = static("llama")[1], pair("llama")[1]
+    heard: list[Continuation] = []
+
+    def wants(drawn: Continuation, given: Tensor) -> Tensor:
+        parts = (drawn.tokens, drawn.prob, drawn.logits, drawn.hidden)
+        heard.append(Continuation(*(one.clone() for one in parts if one is not None), None))
+        assert given[:2, :2].tolist() == [[0.5, 2.0], [0.25, 3.0]]
+        return given[:, 0] > 0
+
+    texts, at = random_tokens(1, 2, 9), torch.tensor([8, 6])
+    newest = texts.gather(1, at[:, None] + torch.tensor([-1, 0]))
+    caches = [started(one, texts, [8, 6]) for one in (model, other)]
+    stop = Stop([4, 4], torch.tensor([[0.5, 2.0], [0.25, 3.0]]), wants)
+    model.chain(newest, at, caches[0], 4, stop=stop)
+    whole = draw_by_forwards(other, newest, at, caches[1], 4, 0.0, None)
+    assert [said.tokens.shape[1] for said in heard] == [1, 2, 3], "after the last token there is no more to draw"
+    for k, said in enumerate(heard, 1):
+        parts = ("tokens", "prob", "logits", "hidden")
+        same(said, Continuation(*(getattr(whole, part)[:, :k] for part in parts), None))
+
+
+class Odd(Recorder):
+    """Conditional nodes that do not work.
+
+    Args:
+        fails: whether that is noticed at once; else every part is left out.
+    """
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self._fails = fails
+
+    def when(self, some: Tensor, part: Callable[[], None]) -> None:
+        if self.skips and self._fails:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        super().when(some.logical_and(not self.skips) if self.skips else some, part)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_where_parts_cannot_be_left_out_all_is_drawn(fails: bool) -> None:
+    odd = Odd(fails)
+    model = freeze(pair("llama")[1], odd)
+    assert not odd.skips
+    cache = started(model, random_tokens(1, 1, 9), [9])
+    stop = Stop([7], torch.tensor([[3.0]]), fewer)
+    found = model.chain(random_tokens(1, 1, 2), cache.lengths, cache, 7, stop=stop)
+    assert found.wanted is not None
+    assert found.wanted.tolist() == [3]
+    assert odd.skipped == 0 or not fails
+
+
+@GPU
+def test_a_gpu_leaves_out_what_no_row_wants() -> None:
+    """If PyTorch has conditional nodes at all."""
+    graphs = CUDAGraphs(torch.device("cuda"))
+    assert graphs.skips == hasattr(torch.cuda.CUDAGraph, "begin_capture_to_if_node")
+
+
 # Captures ---------------------------------------------------------------------------------------------------------
 
 
@@ -248,15 +364,15 @@ def test_larger_texts_share_their_buffers(monkeypatch: pytest.MonkeyPatch) -> No
         compare(model, pair("llama")[1], [held], [held], 2)
     loops = list(model._loops.values())
     assert len(loops) == 1
-    assert loops[0].logits.shape == (1, 4, 64)
+    assert loops[0].logits.shape == (1, 7, 64)
     assert recorder.captured > 4
 
 
 def test_it_draws_fewer_where_their_logits_would_take_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = static("llama")[1]
-    assert [model.ahead(rows) for rows in (1, 3, 64)] == [4, 4, 4]
+    assert [model.ahead(rows) for rows in (1, 3, 64)] == [7, 7, 7]
     monkeypatch.setattr(models_static, "SCORES", 64 * 8)
-    assert [model.ahead(rows) for rows in (1, 2, 3, 5, 8, 9)] == [4, 4, 2, 1, 1, 0]
+    assert [model.ahead(rows) for rows in (1, 2, 3, 5, 8, 9)] == [7, 4, 2, 1, 1, 0]
 
 
 def test_results_are_not_overwritten_by_the_next_one() -> None:
@@ -307,6 +423,12 @@ def test_nothing_is_waited_for(name: str, temperature: float) -> None:
         once(model, cache, 2, 2, temperature)
         keep(cache, 4, 1)
         once(model, cache, 3, 4, temperature)
+        model._capture.skips = False  # as if captured: what is to be left out is for the device to know
+        keep(cache, 1, 1)
+        uniforms = numbers(4, 2, 4) if temperature else None
+        stop = Stop([4, 3], torch.zeros(2, 1), lambda drawn, given: drawn.prob[:, -1] > given[:, 0])
+        stopped = model.chain(random_tokens(4, 2, 2), cache.lengths, cache, 4, temperature, uniforms, stop=stop)
+        assert isinstance(stopped.wanted, Far)
         assert device.waits == []
     parts = [getattr(drawn, one) for one in ("tokens", "prob", "logits", "hidden", "q")]
     assert all(isinstance(one, Far) for one in parts if one is not None)

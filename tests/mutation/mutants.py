@@ -120,15 +120,15 @@ MUTANTS = [
     Mutant(
         "a token drawn ahead takes the number of a coin",
         "accept/rejection.py",
-        "torch.arange(1, p.shape[1] + 1).minimum",
-        "torch.arange(p.shape[1]).minimum",
+        "torch.arange(1, p.shape[1] + 1, device=draft.drafted.device).minimum",
+        "torch.arange(p.shape[1], device=draft.drafted.device).minimum",
         ("tests/accept/test_at_once.py",),
     ),
     Mutant(
         "the number of a refused candidate is used again",
         "accept/at_once.py",
-        "rng.spend([int(coins[end]) + 1 for end in ends])",
-        "rng.spend([int(coins[end]) for end in ends])",
+        "rng.spend([int(tossed[end]) + 1 for end in ends])",
+        "rng.spend([int(tossed[end]) for end in ends])",
         ("tests/accept/test_at_once.py",),
     ),
     Mutant("the ratio is inverted", "accept/base.py", "one / other if other", "other / one if one", RULES),
@@ -281,8 +281,8 @@ MUTANTS = [
     Mutant(
         "block: where a GPU is waited for once, the next token takes the number of the last coin",
         "accept/block.py",
-        "(whole + 1 - torch.arange(p.shape[1]))",
-        "(whole - torch.arange(p.shape[1]))",
+        "(draft.drafted + 1 - torch.arange",
+        "(draft.drafted - torch.arange",
         ("tests/accept/test_at_once.py",),
     ),
     Mutant(
@@ -463,7 +463,7 @@ MUTANTS = [
     Mutant(
         "what renewal hopes for at first it hopes for ever",
         "length/pace.py",
-        "            self._outlook.forget()\n",
+        "            self.outlook.forget()\n",
         "",
         ("tests/length/test_renewal.py",),
     ),
@@ -498,8 +498,8 @@ MUTANTS = [
     Mutant(
         "renewal forgets the candidates before the newest one",
         "length/pace.py",
-        "self._survival *= self._belief(log_odds(prob))",
-        "self._survival = self._belief(log_odds(prob))",
+        "self._survival *= self.belief(log_odds(prob))",
+        "self._survival = self.belief(log_odds(prob))",
         ("tests/length/test_renewal.py",),
     ),
     Mutant(
@@ -512,8 +512,8 @@ MUTANTS = [
     Mutant(
         "what a captured draft is looked at for is found before the tokens are drawn",
         "models/static_chain.py",
-        "seen = look(Continuation(drawn, prob, logits, hidden, None)) if look else None",
-        "seen = look(Continuation(drawn, prob, logits * 0, hidden, None)) if look else None",
+        "seen = look(drawn) if look else None",
+        "seen = look(Continuation(drawn.tokens, drawn.prob, drawn.logits * 0, drawn.hidden, None)) if look else None",
         ("tests/models/test_chain.py::test_what_a_caller_looks_at_comes_along",),
     ),
     Mutant(
@@ -606,6 +606,50 @@ MUTANTS = [
         "begin = draft.tokens.shape[1] + last * self._ahead",
         "begin = draft.tokens.shape[1]",
         ("tests/draft/test_lookahead.py",),
+    ),
+    Mutant(
+        "where a device stopped, the token after the last one is drawn from what a law left that drew nothing",
+        "draft/ahead.py",
+        "law.masked_fill((left < 1)[..., None], 0)",
+        "law.masked_fill((left < 0)[..., None], 0)",
+        ("tests/contract/test_stop.py::test_the_law_is_the_targets",),
+    ),
+    Mutant(
+        "random numbers of tokens that a device did not draw are spent",
+        "draft/model.py",
+        "batch.draft_rng.spend([size - 1 for size in draft.sizes])",
+        "batch.draft_rng.spend(list(draft.sizes))",
+        ("tests/contract/test_stop.py::test_it_stops_where_the_policy_would",),
+    ),
+    Mutant(
+        "a device goes on by the token that it has not drawn yet",
+        "models/static_chain.py",
+        "wants(self._drawn(k + 1), ",
+        "wants(self._drawn(k + 2), ",
+        ("tests/models/test_chain.py::test_a_rule_is_told_all_that_was_drawn_so_far",),
+    ),
+    Mutant(
+        "a device draws on for rows that have no room",
+        "models/static_chain.py",
+        "self.wanted < self.plan[:, ROOM]",
+        "self.wanted < self.plan[:, ROOM].max()",
+        ("tests/models/test_chain.py::test_it_stops_where_a_rule_says_so",),
+    ),
+    Mutant(
+        "a text with a seed depends on what a device may draw for its neighbours",
+        "draft/ahead.py",
+        "    if repeats or (points",
+        "    if (points",
+        (
+            "tests/contract/test_stop.py::test_not_for_those_who_must_not_depend_on_their_neighbours_or_on_what_was_drafted",
+        ),
+    ),
+    Mutant(
+        "SpecDec++ on a device reads a token's state one place early",
+        "length/specdecpp.py",
+        "self._head.describe(drawn.hidden[:, 1:], drawn.prob[:, :-1],",
+        "self._head.describe(drawn.hidden[:, :-1], drawn.prob[:, :-1],",
+        ("tests/contract/test_stop.py::test_it_stops_where_the_policy_would",),
     ),
     Mutant(
         "what a text proposes is judged by the law of a model that drew nothing",
@@ -736,7 +780,7 @@ MUTANTS = [
     Mutant(
         "candidates that renewal was not asked about count for nothing",
         "length/pace.py",
-        "            self._survival *= self._belief(log_odds(one))\n",
+        "            self._survival *= self.belief(log_odds(one))\n",
         "",
         ("tests/length/test_renewal.py",),
     ),
