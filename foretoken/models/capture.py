@@ -105,28 +105,34 @@ class CUDAGraphs:
             graph.end_capture_to_conditional_node()
 
     def _can_skip(self) -> bool:
-        """Whether a part that only adds one is done where the value says so, and nowhere else."""
-        with torch.cuda.device(self._device), torch.inference_mode(False), torch.no_grad():
-            some = torch.zeros((), dtype=torch.bool, device=self._device)
-            done = torch.zeros((), dtype=torch.int64, device=self._device)
+        """Whether a part that only counts is done where the value says so, and nowhere else."""
+        try:
+            # A capture that fails may leave its device and its stream behind as the current ones.
+            with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
+                return self._counted() == [0, 1, 1]
+        except RuntimeError:
+            return False
+        finally:
+            self._pool = None  # no graph is left that it belongs to
 
-            def step() -> tuple[Tensor, None]:
-                self.when(some, partial(done.add_, 1))  # type: ignore[arg-type]
-                return done, None
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _counted(self) -> list[int]:
+        """How often such a part was done after it was not to be, was to be, and was not to be."""
+        some = torch.zeros((), dtype=torch.bool, device=self._device)
+        done = torch.zeros((), dtype=torch.int64, device=self._device)
 
-            try:
-                # A capture that fails may leave its stream behind as the current one.
-                with torch.cuda.stream(torch.cuda.current_stream()):
-                    captured = self(step)
-                counts = [int(done)]
-                for value in (False, True, False):
-                    some.fill_(value)
-                    captured()
-                    counts.append(int(done) - counts[0])
-            except RuntimeError:
-                self._pool = None
-                return False
-        return counts[1:] == [0, 1, 1]
+        def step() -> tuple[Tensor, None]:
+            self.when(some, partial(done.add_, 1))  # type: ignore[arg-type]
+            return done, None
+
+        captured, counts = self(step), []
+        done.zero_()  # the run before a capture counted, too
+        for value in (False, True, False):
+            some.fill_(value)
+            captured()
+            counts.append(int(done))
+        return counts
 
 
 def fastest(device: torch.device) -> Capture | None:

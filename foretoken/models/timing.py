@@ -60,8 +60,8 @@ def _round(
     """
     for index, size in enumerate(widths):
         yield "first", size, (first_s := forwards_s(target, size, caches[0]))
-        count = max(min(int(SETTLES_S / first_s), IN_A_ROW), 1)
-        for again_s in [forwards_s(target, size, caches[0]) for _ in range(count)][-LAST:]:
+        more = max(min(int(SETTLES_S / first_s), IN_A_ROW), 1)
+        for again_s in [forwards_s(target, size, caches[0]) for _ in range(more)][-LAST:]:
             yield "again", size, again_s
         if draft:
             count = (1, MANY)[index % 2]

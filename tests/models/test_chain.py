@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -314,6 +315,35 @@ def test_where_parts_cannot_be_left_out_all_is_drawn(fails: bool) -> None:
     assert found.wanted is not None
     assert found.wanted.tolist() == [3]
     assert odd.skipped == 0 or not fails
+
+
+@pytest.mark.parametrize("capturing", [True, False])
+@pytest.mark.parametrize("skips", [True, False])
+def test_a_part_that_may_be_left_out_is_captured_apart(
+    skips: bool, capturing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as a CPU can tell: with PyTorch's functions, in their order, also where the part fails."""
+    done: list[Any] = []
+
+    class Graph:
+        @staticmethod
+        def get_currently_capturing_graph() -> Graph:
+            return Graph()
+
+        def begin_capture_to_if_node(self, some: Tensor) -> None:
+            done.append(some)
+
+        def end_capture_to_conditional_node(self) -> None:
+            done.append("end")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    graphs, some = CUDAGraphs.__new__(CUDAGraphs), torch.tensor(True)
+    graphs.skips = skips
+    for part in (lambda: done.append("part"), lambda: 1 // 0):
+        with contextlib.suppress(ZeroDivisionError):
+            graphs.when(some, part)  # type: ignore[arg-type]
+    assert done == ([some, "part", "end", some, "end"] if skips and capturing else ["part"])
 
 
 @GPU
