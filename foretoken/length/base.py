@@ -19,6 +19,7 @@ from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 
 EVEN = 0.5  # chance
 DEEPEST = 1 << 30  # no draft is
+UNPRICED = 7  # tokens that a policy which asks no costs lets a device draw: with the root, eight are read
 Growth = Sequence[Sequence[bool]]  # by row and leaf
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.length.base import Growth, LengthPolicy, check_length, leaves, single
+from foretoken.length.base import UNPRICED, Growth, LengthPolicy, check_length, leaves, single
 from foretoken.models.base import Stop
 from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 
@@ -60,7 +60,7 @@ class Confidence(LengthPolicy):
 
     def stop(self, batch: Batch, most: int) -> Stop:
         given = torch.tensor([[self._threshold(row)] for row in batch.rows], dtype=torch.float64)
-        return Stop([min(most, self.config.most)] * len(given), given, self._wants)
+        return Stop([min(most, self.config.most, UNPRICED)] * len(given), given, self._wants)
 
     @staticmethod
     def _wants(drawn: Continuation, given: Tensor) -> Tensor:

@@ -26,7 +26,19 @@ class Outlook:
     """
 
     __slots__ = (
-        *("_asked", "_bounds", "_draws", "_expect", "_first", "_gains", "_hurdles", "_known", "_reads", "drawn"),
+        *(
+            "_asked",
+            "_bounds",
+            "_draws",
+            "_expect",
+            "_first",
+            "_gains",
+            "_hurdles",
+            "_known",
+            "_reads",
+            "_room",
+            "drawn",
+        ),
     )
 
     def __init__(self, known: bool, expect: Callable[[Prices], tuple[float, float]]) -> None:
@@ -39,6 +51,7 @@ class Outlook:
         self._first: dict[int | None, int] = {}  # candidates that pay most at first
         self._gains: list[float] = []  # of the next few candidates
         self._hurdles: list[float] = []  # by candidates so far, from the first one on
+        self._room: dict[int | None, int] = {}  # candidates that a device may draw
 
     def renew(self, price: Prices) -> None:
         """Forget what costs said if they say otherwise now, and all that follows from it."""
@@ -48,7 +61,7 @@ class Outlook:
 
     def forget(self) -> None:
         """Forget what follows from expectations, which have changed."""
-        self._gains, self._hurdles, self._first, self._bounds = [], [], {}, {}
+        self._gains, self._hurdles, self._room, self._first, self._bounds = [], [], {}, {}, {}
 
     def steps(self, depth: int, price: Prices, count: int = AHEAD) -> list[float]:
         """Seconds of this step with so many candidates, with one more, and so on up to `count` more, if not beyond."""
@@ -97,11 +110,22 @@ class Outlook:
         return self._bounds[what]
 
     def room(self, most: int, price: Prices) -> int:
-        """How many candidates a device may draw: those that pay most, and what is read with them in any case."""
-        count = min(self.likely(0, price, 1.0), most)
-        while count < most and price.read_s(count + 1) <= price.read_s(count):
-            count += 1
-        return count
+        """How many candidates a device may draw: as many as pay most if each is drawn only where all before it hold.
+
+        And what is read with them in any case.
+        """
+        if (after := price.costs.after) not in self._room:
+            chance, token_s = self._expect(price)
+            draws = [price.draw_s(drawn) for drawn in range(most + 1)]
+            worth = [
+                chance**drawn * (chance * token_s - (more - so_far) * price.share)
+                for drawn, (so_far, more) in enumerate(pairwise(draws))
+            ]
+            reads = [price.read_s(drawn) * price.share for drawn in range(1, most + 1)]
+            profits = [gain - read for gain, read in zip(accumulate(worth), reads, strict=True)]
+            best = profits.index(max(profits))
+            self._room[after] = best + sum(1 for _ in takewhile(reads[best].__ge__, reads[best:]))
+        return self._room[after]
 
     def hurdles(self, count: int, price: Prices) -> list[float]:
         """How likely so many candidates, one and more, must all be accepted for another to be worth drawing it.

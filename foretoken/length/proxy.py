@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError, did_you_mean
-from foretoken.length.base import Growth, LengthPolicy, check_length, check_probability, leaves, single
+from foretoken.length.base import UNPRICED, Growth, LengthPolicy, check_length, check_probability, leaves, single
 from foretoken.length.signals import GAMMA, PROB, SIGNALS, entropy
 from foretoken.models.base import Stop
 from foretoken.types import Batch, Continuation, Frontier
@@ -73,7 +73,9 @@ class Proxy(LengthPolicy):
         return single(wanted)
 
     def stop(self, batch: Batch, most: int) -> Stop:
-        return Stop([min(most, self._config.most)] * len(batch.rows), torch.zeros(len(batch.rows), 0), self._wants)
+        return Stop(
+            [min(most, self._config.most, UNPRICED)] * len(batch.rows), torch.zeros(len(batch.rows), 0), self._wants
+        )
 
     def _wants(self, drawn: Continuation, given: Tensor) -> Tensor:
         certain = drawn.prob if self._signal is None or drawn.logits is None else self._signal(drawn.logits)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.length.base import Growth, LengthPolicy, check_length, check_probability, leaves, single
+from foretoken.length.base import UNPRICED, Growth, LengthPolicy, check_length, check_probability, leaves, single
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.models.base import Stop
 from foretoken.types import Batch, Continuation, Frontier, Row
@@ -81,7 +81,7 @@ class SpecDecPP(LengthPolicy):
 
     def stop(self, batch: Batch, most: int) -> Stop:
         given = torch.tensor([[_heat(row)] for row in batch.rows], dtype=torch.float64)
-        return Stop([min(most, self._config.most)] * len(given), given, self._wants)
+        return Stop([min(most, self._config.most, UNPRICED)] * len(given), given, self._wants)
 
     def _wants(self, drawn: Continuation, given: Tensor) -> Tensor:
         of, heat = self._config, given[:, :1].float()

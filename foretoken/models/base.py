@@ -11,7 +11,7 @@ from torch import Tensor
 from foretoken.types import Continuation, Scores
 
 Look: TypeAlias = Callable[[Continuation], Tensor | None]  # see `LengthPolicy.look`
-GIVEN = 10  # numbers that a rule may depend on
+GIVEN = 20  # numbers that a rule may depend on
 
 
 Wants: TypeAlias = Callable[[Continuation, Tensor], Tensor]

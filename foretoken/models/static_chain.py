@@ -13,7 +13,7 @@ from foretoken.models.hf import HFModel, TreeMask
 from foretoken.models.static_cache import Storage
 from foretoken.types import Continuation
 
-AHEAD = 7  # tokens drawn in one go, at most: with the root they are read by a forward of eight
+AHEAD = 15  # tokens drawn in one go, at most: with the root they are read by a forward of sixteen
 SCORES = 2**26  # and entries of the logits of all of them
 ROOM, FIXED = 4, 5 + GIVEN  # columns of a plan: tokens to draw at most, and where the uniform numbers begin
 When = Callable[[Tensor, Callable[[], None]], None]  # see `Capture`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,10 @@ from foretoken.draft.ahead import draft_until, rule
 from foretoken.draft.model import ModelDrafter
 from foretoken.engine import Engine
 from foretoken.length.base import LengthPolicy
+from foretoken.length.outlook import Outlook
 from foretoken.length.renewal import Renewal
+from foretoken.models.static_cache import bucket
+from foretoken.prices import Prices
 from foretoken.registry import find
 from foretoken.request import Request, Sampling
 from foretoken.shape.base import TreeShape
@@ -157,6 +161,28 @@ def test_where_more_is_dear_to_read_there_is_no_room_for_it() -> None:
     engine = Engine(TableModel(TARGET), drafter, Renewal(Renewal.Config(most=AHEAD)), Chain(), Block(), costs=costs)
     answered(engine, [unseeded(Request((0, 1, 2), Sampling(), 60))])
     assert {room for _, room in drafter.stopped} == {1}
+
+
+@pytest.mark.parametrize(
+    ("chance", "draft", "step", "expected"),
+    [
+        (0.9, 0.02, 0.05, 15),  # sixteen are hardly dearer to read than eight
+        (0.8, 0.02, 0.4, 7),
+        (0.5, 0.02, 0.05, 7),  # so many are hardly ever accepted
+        (0.5, 0.02, 0.1, 3),
+        (0.5, 0.4, 0.3, 1),
+        (0.9, 0.6, 0.0, 15),  # what costs nothing to read may be drawn where a draft is very sure
+    ],
+)
+def test_room_is_as_many_as_pay_most_and_all_that_is_read_with_them(
+    chance: float, draft: float, step: float, expected: int
+) -> None:
+    costs = GivenCosts(draft, {tokens: 1 + step * math.log2(bucket(tokens)) for tokens in range(1, 17)})
+    outlook = Outlook(False, lambda price: (chance, 0.5))
+    outlook.renew(Prices(costs))
+    assert outlook.room(15, Prices(costs)) == expected
+    hurdles = outlook.hurdles(15, Prices(costs))
+    assert hurdles == pytest.approx([draft / (chance * 0.5)] * 15), "whatever is read"
 
 
 def wants_rule(request: Request, *others: Request, temperature: float | None = None) -> bool:

@@ -394,15 +394,15 @@ def test_larger_texts_share_their_buffers(monkeypatch: pytest.MonkeyPatch) -> No
         compare(model, pair("llama")[1], [held], [held], 2)
     loops = list(model._loops.values())
     assert len(loops) == 1
-    assert loops[0].logits.shape == (1, 7, 64)
+    assert loops[0].logits.shape == (1, 15, 64)
     assert recorder.captured > 4
 
 
 def test_it_draws_fewer_where_their_logits_would_take_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = static("llama")[1]
-    assert [model.ahead(rows) for rows in (1, 3, 64)] == [7, 7, 7]
+    assert [model.ahead(rows) for rows in (1, 3, 64)] == [15, 15, 15]
     monkeypatch.setattr(models_static, "SCORES", 64 * 8)
-    assert [model.ahead(rows) for rows in (1, 2, 3, 5, 8, 9)] == [7, 4, 2, 1, 1, 0]
+    assert [model.ahead(rows) for rows in (1, 2, 3, 5, 8, 9)] == [8, 4, 2, 1, 1, 0]
 
 
 def test_results_are_not_overwritten_by_the_next_one() -> None:

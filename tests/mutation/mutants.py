@@ -738,8 +738,8 @@ MUTANTS = [
     Mutant(
         "only plain decoding is timed in a row",
         "models/timing.py",
-        "count = max(min(int(SETTLES_S / first_s), IN_A_ROW), 1)",
-        "count = IN_A_ROW if size == widths[0] else 1",
+        "more = max(min(int(SETTLES_S / first_s), IN_A_ROW), 1)",
+        "more = IN_A_ROW if size == widths[0] else 1",
         ("tests/models/test_timing.py",),
     ),
     Mutant(
