@@ -78,6 +78,10 @@ class ModelDrafter(ChainDrafter):
         return self._read_committed(batch)
 
     def alone(self, batch: Batch) -> int:
+        return self._ahead(batch) if self._model.stops else 0
+
+    def _ahead(self, batch: Batch) -> int:
+        """How many tokens the model can draw by itself."""
         rows = batch.rows
         able = self._warmth(batch) is not None and min(len(row.tokens) for row in rows) > 1
         return self._model.ahead(len(rows)) if able else 0
@@ -95,7 +99,7 @@ class ModelDrafter(ChainDrafter):
     ) -> tuple[Continuation, bool]:
         self._read_waiting()
         rows, warmth = batch.rows, self._warmth(batch)
-        count = min(likely, self.alone(batch))
+        count = min(likely, self._ahead(batch))
         if count < 1 or warmth is None or not all(grow):
             return super().candidates(batch, tokens, certain, grow, path_of, likely)
         at = [len(row.tokens) + len(tokens) - 2 for row in rows]

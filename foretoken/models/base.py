@@ -72,6 +72,11 @@ class LanguageModel(Protocol):
     max_length: int
     device: torch.device
 
+    @property
+    def stops(self) -> bool:
+        """Whether a `Stop` saves it the draws after that."""
+        ...
+
     def new_cache(self, rows: int) -> KVCache:
         """An empty cache of that many rows."""
         ...
@@ -127,7 +132,7 @@ class LanguageModel(Protocol):
             look: what a caller who looks at the tokens wants to know of them, the same function for every call; for
                 models on a device. Then tokens, `prob` and `seen` come to the CPU in one copy, without logits and
                 hidden states. None waits for nothing.
-            stop: ends the draws of a row before `count`, and all of them where no row goes on; for models on a device,
+            stop: ends the draws of a row before `count`, and all of them where no row goes on; for models that can,
                 without `look`. Then tokens, `prob`, `q` and `wanted` is all there is, and nobody waits.
         """
         ...
@@ -135,6 +140,11 @@ class LanguageModel(Protocol):
 
 class ScoresOnly:
     """A part of the language models that draw nothing by themselves."""
+
+    @property
+    def stops(self) -> bool:
+        """No."""
+        return False
 
     def ahead(self, rows: int) -> int:
         """None, for any number of rows."""

@@ -57,6 +57,7 @@ class OpenVINOModel:
     """
 
     backend = "openvino"
+    stops = False
     note: str | None = None
 
     def __init__(self, graph: ov.Model, dtype: torch.dtype, max_length: int, vocab_size: int | None = None) -> None:

@@ -84,6 +84,11 @@ class StaticModel(HFModel):
         cache.end()
         return Scores(logits, hidden)
 
+    @property
+    def stops(self) -> bool:
+        """Where a part of a captured step can be left out; else drawing in vain costs more than to be asked."""
+        return self._capture.skips
+
     def ahead(self, rows: int) -> int:
         """How many tokens it can draw by itself: a few, or fewer where their logits would take much memory."""
         return min(AHEAD, SCORES // (bucket(rows) * self.vocab_size))

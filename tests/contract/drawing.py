@@ -19,9 +19,15 @@ class DrawingTable(TableModel):
 
     Attributes:
         num_chains: how often it did.
+        can_stop: whether it ends where a `Stop` says so.
     """
 
     num_chains = 0
+    can_stop = True
+
+    @property
+    def stops(self) -> bool:
+        return self.can_stop
 
     def ahead(self, rows: int) -> int:
         return AHEAD

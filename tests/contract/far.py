@@ -107,6 +107,7 @@ class FarModel:
         self.width: Callable[[int], int] = model.width
         self.new_cache = model.new_cache
         self.ahead: Callable[[int], int] = model.ahead
+        self.stops = model.stops
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Any, last: int = 0) -> Scores:
         with torch._C.DisableTorchFunction():

@@ -185,9 +185,11 @@ def test_room_is_as_many_as_pay_most_and_all_that_is_read_with_them(
     assert hurdles == pytest.approx([draft / (chance * 0.5)] * 15), "whatever is read"
 
 
-def wants_rule(request: Request, *others: Request, temperature: float | None = None) -> bool:
+def wants_rule(request: Request, *others: Request, temperature: float | None = None, can_stop: bool = True) -> bool:
     """Whether a device may draft for these requests together."""
-    drafter = Until(Until.Config(temperature), DrawingTable(near(TARGET, 7)))
+    model = DrawingTable(near(TARGET, 7))
+    model.can_stop = can_stop
+    drafter = Until(Until.Config(temperature), model)
     length = find("length", "confidence")(find("length", "confidence").Config(most=AHEAD))
     engine = Engine(TableModel(TARGET), drafter, length, Chain(), Block())
     engine.start([request, *others])
@@ -201,6 +203,7 @@ def test_not_for_those_who_must_not_depend_on_their_neighbours_or_on_what_was_dr
     assert wants_rule(asked)
     assert wants_rule(greedy)
     assert wants_rule(asked, asked)
+    assert not wants_rule(asked, can_stop=False)
     assert not wants_rule(replace(asked, repeats=True))
     assert not wants_rule(asked, replace(asked, repeats=True))
     assert not wants_rule(asked, greedy), "two temperatures"

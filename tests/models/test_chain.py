@@ -256,6 +256,7 @@ def test_what_no_row_wants_is_left_out() -> None:
     for skips in (True, False):
         recorder = Recorder(skips)
         model = freeze(pair("llama")[1], recorder)
+        assert model.stops == skips
         cache = started(model, random_tokens(1, 3, 9), [9, 7, 8])
         for most in ([1, 1, 1], [3, 1, 2], [7, 2, 1], [9, 9, 9]):
             before = recorder.skipped
@@ -309,6 +310,7 @@ def test_where_parts_cannot_be_left_out_all_is_drawn(fails: bool) -> None:
     odd = Odd(fails)
     model = freeze(pair("llama")[1], odd)
     assert not odd.skips
+    assert not model.stops
     cache = started(model, random_tokens(1, 1, 9), [9])
     stop = Stop([7], torch.tensor([[3.0]]), fewer)
     found = model.chain(random_tokens(1, 1, 2), cache.lengths, cache, 7, stop=stop)
