@@ -119,10 +119,10 @@ class Loop:
         """As `run`, for as long as a rule wants one more token in some row.
 
         Args:
-            model: draws.
-            storage: its keys and values.
-            span: slots in view.
-            count: K.
+            model: as in `run`, like the three after it.
+            storage: as above.
+            span: as above.
+            count: as above.
             wants: the rule, as in `Stop`.
             when: leaves out what nobody wants.
 
