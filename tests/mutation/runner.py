@@ -63,22 +63,22 @@ class Workshop:
     def run(self, mutant: Mutant | None, tests: Sequence[str]) -> Outcome:
         """Run tests against the copy, with the bug in it if there is one."""
         if mutant is None:
-            return self._fork(tests)
+            return self._fork(tests, 0)
         file = self.package / mutant.file
         good = file.read_text()
         file.write_text(mutant.apply(self.package))
         try:
-            return self._fork(tests)
+            return self._fork(tests, LIMIT_S)
         finally:
             file.write_text(good)
 
-    def _fork(self, tests: Sequence[str]) -> Outcome:
+    def _fork(self, tests: Sequence[str], limit_s: int) -> Outcome:
         report = self.folder / "outcome.json"
         report.unlink(missing_ok=True)
         started = time.perf_counter()
         child = os.fork()
         if child == 0:
-            signal.alarm(LIMIT_S)  # ends a mutant that runs forever
+            signal.alarm(limit_s)  # ends a mutant that runs forever; 0 is no limit
             try:
                 self._child(tests, report)
             finally:
