@@ -44,8 +44,7 @@ class Relay(Drafter):
 
     def __init__(self, first: Known, then: Drafter) -> None:
         self._first, self._then = first, then
-        self._drawn: Draft | None = None  # the model's part of this step, where it is not all of it
-        self._drafts = False  # whether the model had a part in this step
+        self._drawn: Draft | None = None  # the model's part of this step
 
     def start(self, rows: list[Row], hidden: list[Tensor | None]) -> None:
         self._first.start(rows, hidden)
@@ -60,7 +59,7 @@ class Relay(Drafter):
         return self._then.priced(costs)
 
     def rest(self, batch: Batch, length: LengthPolicy, max_nodes: int) -> Draft:
-        self._drafts = False
+        self._drawn = None
         return self._first.rest(batch, length, max_nodes)
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
@@ -69,20 +68,22 @@ class Relay(Drafter):
             len(chances) > 0 and (length.resting(row) or sum(accumulate(chances, mul)) >= self._usual(row))
             for row, (_, chances) in zip(batch.rows, picked, strict=True)
         ]
-        self._drawn, self._drafts = None, not all(known)
+        self._drawn = None
         if all(known):
             return known_chain(batch, picked, min(length.least(batch), max_nodes))
         if not any(known):
-            return self._then.draft(batch, length, shape, max_nodes)
+            self._drawn = self._then.draft(batch, length, shape, max_nodes)
+            return self._drawn
         self._drawn = self._then.draft(batch, Others(length, known), shape, max_nodes)
         kept = known_chain(batch, [both if mine else ([], []) for both, mine in zip(picked, known, strict=True)])
         return kept if self._drawn.tokens.shape[1] == 1 else joined(kept, self._drawn, known)
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
         self._first.observe(batch, draft, verdict, scores)
-        if not self._drafts:
+        if (drawn := self._drawn) is None:
             return
-        drawn = self._drawn or draft
+        if drawn.unseen is not None:  # then it is all there is, and has been looked at since
+            drawn = draft
         self._then.observe(batch, drawn, verdict, scores)
         for row, size, accepted in zip(batch.rows, drawn.sizes, verdict.counts, strict=True):
             if size > 1:

@@ -26,19 +26,8 @@ class Outlook:
     """
 
     __slots__ = (
-        *(
-            "_asked",
-            "_bounds",
-            "_draws",
-            "_expect",
-            "_first",
-            "_gains",
-            "_hurdles",
-            "_known",
-            "_reads",
-            "_room",
-            "drawn",
-        ),
+        *("_asked", "_bounds", "_draws", "_expect", "_first", "_gains", "_hurdles", "_known", "_reads", "_room"),
+        "drawn",
     )
 
     def __init__(self, known: bool, expect: Callable[[Prices], tuple[float, float]]) -> None:
@@ -116,11 +105,8 @@ class Outlook:
         """
         if (after := price.costs.after) not in self._room:
             chance, token_s = self._expect(price)
-            draws = [price.draw_s(drawn) for drawn in range(most + 1)]
-            worth = [
-                chance**drawn * (chance * token_s - (more - so_far) * price.share)
-                for drawn, (so_far, more) in enumerate(pairwise(draws))
-            ]
+            draws = enumerate(_draws_s(most, price))
+            worth = [chance**drawn * (chance * token_s - draw_s) for drawn, draw_s in draws]
             reads = [price.read_s(drawn) * price.share for drawn in range(1, most + 1)]
             profits = [gain - read for gain, read in zip(accumulate(worth), reads, strict=True)]
             best = profits.index(max(profits))
@@ -134,8 +120,7 @@ class Outlook:
         """
         if len(self._hurdles) < count:
             gain = max(self._expected(price)[0], 1e-12)
-            draws = [price.draw_s(drawn) * price.share for drawn in range(1, count + 2)]
-            self._hurdles = [(more - so_far) / gain for so_far, more in pairwise(draws)]
+            self._hurdles = [draw_s / gain for draw_s in _draws_s(count + 1, price)[1:]]
         return self._hurdles[:count]
 
     def _expected(self, price: Prices) -> list[float]:
@@ -149,3 +134,9 @@ class Outlook:
         """Gain and cost of the next few lengths, in seconds."""
         share, (here, *others) = price.share, self.steps(depth, price)
         return [(gain, (step_s - here) * share) for gain, step_s in zip(self._expected(price), others, strict=False)]
+
+
+def _draws_s(count: int, price: Prices) -> list[float]:
+    """A row's part of the seconds that drawing the first candidate takes, the second, and so on."""
+    draws = [price.draw_s(drawn) * price.share for drawn in range(count + 1)]
+    return [more - so_far for so_far, more in pairwise(draws)]

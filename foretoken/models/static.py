@@ -50,7 +50,7 @@ class StaticModel(HFModel):
         self._pool = Pool(lambda rows, capacity: Storage(layers, rows, capacity, self.device, self.dtype))
         self._inputs: dict[tuple[int, int], Inputs] = {}
         self._loops: dict[tuple[int, bool], Loop] = {}
-        self._capture, self._when = capture, capture.when
+        self._capture = capture
         self._busy = Lock()  # inputs and outputs are those of one forward
 
     def width(self, tokens: int) -> int:
@@ -126,7 +126,7 @@ class StaticModel(HFModel):
             what, asked = (self, storage, span, count), look if stop is None else stop.wants
             step = partial(loop.run, *what, look)
             if stop is not None:
-                step = partial(loop.run_until, *what, stop.wants, self._when)
+                step = partial(loop.run_until, *what, stop.wants, self._capture.when)
             told, _ = self._run_captured(storage, (*size, span, count, asked), step)
             drawn = loop.result(rows, count, stop is not None) if look is None else loop.report(told[:rows])
         cache.end()
