@@ -104,7 +104,7 @@ def rule(drafter: ChainDrafter, batch: Batch, length: LengthPolicy, shape: TreeS
     # point masses take are counted before they are judged.
     repeats = any(row.request.repeats and not one for row, one in zip(batch.rows, greedy, strict=True))
     points = any(sampling.greedy(drafter.temperature) for sampling in samplings)
-    if repeats or (points and not all(greedy)) or not all(room) or not (most := drafter.alone(batch)):
+    if repeats or (points and not all(greedy)) or min(room) < 1 or not (most := drafter.alone(batch)):
         return None
     stop = length.stop(batch, most)
     if stop is None:

@@ -185,10 +185,13 @@ def test_room_is_as_many_as_pay_most_and_all_that_is_read_with_them(
     assert hurdles == pytest.approx([draft / (chance * 0.5)] * 15), "whatever is read"
 
 
-def wants_rule(request: Request, *others: Request, temperature: float | None = None, can_stop: bool = True) -> bool:
+def wants_rule(
+    request: Request, *others: Request, temperature: float | None = None, can_stop: bool = True, context: int = 100
+) -> bool:
     """Whether a device may draft for these requests together."""
     model = DrawingTable(near(TARGET, 7))
     model.can_stop = can_stop
+    model.max_length = context
     drafter = Until(Until.Config(temperature), model)
     length = find("length", "confidence")(find("length", "confidence").Config(most=AHEAD))
     engine = Engine(TableModel(TARGET), drafter, length, Chain(), Block())
@@ -204,6 +207,8 @@ def test_not_for_those_who_must_not_depend_on_their_neighbours_or_on_what_was_dr
     assert wants_rule(greedy)
     assert wants_rule(asked, asked)
     assert not wants_rule(asked, can_stop=False)
+    assert not wants_rule(asked, context=2), "the draft's context is full"
+    assert not wants_rule(asked, context=1), "the text has outgrown it"
     assert not wants_rule(replace(asked, repeats=True))
     assert not wants_rule(asked, replace(asked, repeats=True))
     assert not wants_rule(asked, greedy), "two temperatures"
