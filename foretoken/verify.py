@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from foretoken.models.base import LanguageModel
+from foretoken.models.base import LanguageModel, Places
 from foretoken.types import Batch, Draft, Scores
 
 
@@ -44,26 +44,14 @@ def verify(target: LanguageModel, draft: Draft, batch: Batch) -> Scores:
         Scores of the forward, before any sampling parameter: of the nodes, then of what was read along.
     """
     tokens, parents = draft.tokens, draft.parents
+    if draft.chain and draft.along is None:
+        return target.forward(tokens, batch.cache)
     if draft.along is not None:
         tokens = torch.cat([tokens, draft.along.tokens.to(tokens.device, non_blocking=True)], 1)
         parents = torch.cat([parents, draft.along.parents], 1)
-    if draft.chain and draft.along is None:
-        depths, mask = causal(*parents.shape)
-    else:
-        mask = ancestors(parents)
-        depths = mask.sum(-1) - 1
-    positions = batch.cache.lengths[:, None] + depths  # [B, N]
-    if max(len(row.tokens) for row in batch.rows) + tokens.shape[1] > target.max_length:
-        # Candidates always fit into the context; padding, and what is read along with them, need not.
-        positions = positions.clamp_max(target.max_length - 1)
-    return target.forward(tokens, positions, mask, batch.cache)
-
-
-@lru_cache(64)
-def causal(rows: int, nodes: int) -> tuple[Tensor, Tensor]:
-    """Depths, [N] int64, and `ancestors`, [B, N, N] bool, of chains; nodes in padding see all before them, too."""
-    mask = torch.ones(nodes, nodes, dtype=torch.bool).tril()
-    return torch.arange(nodes), mask.expand(rows, -1, -1)
+    mask = ancestors(parents)
+    positions = batch.cache.lengths[:, None] + mask.sum(-1) - 1  # [B, N]
+    return target.forward(tokens, batch.cache, Places(positions, mask))
 
 
 class Paths:

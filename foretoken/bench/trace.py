@@ -18,7 +18,7 @@ from torch import Tensor
 from foretoken.accept.base import residual
 from foretoken.errors import RequestError
 from foretoken.host import to_device
-from foretoken.models.base import KVCache, LanguageModel
+from foretoken.models.base import KVCache, LanguageModel, Places
 from foretoken.models.prefill import prefill
 from foretoken.request import Request
 from foretoken.rng import draw
@@ -126,7 +126,7 @@ def _branches(
     for depth in range(DEPTH):
         mask = torch.cat([mask, torch.eye(count, dtype=torch.bool)], 1)
         positions = (len(request.prompt) + rejected + depth).clamp_max(draft.max_length - 1)
-        scores = draft.forward(tokens[None], positions[None], mask[None], cache)
+        scores = draft.forward(tokens[None], cache, Places(positions[None], mask[None]))
         law = _law(scores, request)
         tokens = to_device(draw(law, rng.random(count).tolist()), law.device)
         levels.append(_leaves(tokens, scores))
@@ -145,10 +145,7 @@ def _branches(
 def _read(model: LanguageModel, request: Request, tokens: list[int]) -> tuple[Scores, KVCache]:
     """Scores of a text in one forward, and the cache in which it is pending."""
     cache = prefill(model, [list(request.prompt[:-1])])
-    count = len(tokens)
-    positions = torch.arange(count) + len(request.prompt) - 1
-    mask = torch.ones(1, count, count, dtype=torch.bool).tril()
-    return model.forward(torch.tensor([tokens]), positions[None], mask, cache), cache
+    return model.forward(torch.tensor([tokens]), cache), cache
 
 
 def _law(scores: Scores, request: Request) -> Tensor:

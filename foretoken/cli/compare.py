@@ -117,7 +117,6 @@ def top2_logit_gap(target: LanguageModel, tokens: list[int]) -> float:
 
     with torch.inference_mode():
         cache = prefill(target, [tokens[:-1]])
-        position = torch.tensor([[len(tokens) - 1]])
-        scores = target.forward(torch.tensor([tokens[-1:]]), position, torch.ones(1, 1, 1, dtype=torch.bool), cache)
+        scores = target.forward(torch.tensor([tokens[-1:]]), cache)
         best, second = scores.logits[0, -1].topk(2).values.tolist()
     return float(best - second)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foretoken.draft.base import ChainDrafter
 from foretoken.errors import ConfigError
-from foretoken.models.base import LanguageModel, Look, Stop
+from foretoken.models.base import LanguageModel, Look, Places, Stop
 from foretoken.models.prefill import prefill
 from foretoken.sampling import PathOf
 from foretoken.types import Batch, Continuation, Draft, Row, Scores, Verdict, swap_remove
@@ -142,16 +142,13 @@ class ModelDrafter(ChainDrafter):
         place = column - spare  # [B, width], negative in padding
         mask = ((place >= 0)[:, None] & (column <= column[:, None])) | torch.eye(width, dtype=torch.bool)
         positions = (self._cache.lengths[:, None] + place).clamp_min(0)
-        scores = self._model.forward(tokens, positions, mask, self._cache, last=1)
+        scores = self._model.forward(tokens, self._cache, Places(positions, mask), last=1)
         self._cache.commit([range(width - len(new), width) for new in behind])
         return scores
 
     def _read(self, tokens: Tensor) -> Scores:
         """Read one drafted token per row; the cache holds all the drafted tokens before it."""
-        pending = self._cache.pending
-        mask = torch.ones(len(tokens), 1, pending + 1, dtype=torch.bool)
-        positions = (self._cache.lengths[:, None] + pending).clamp_max(self._model.max_length - 1)
-        return self._model.forward(tokens[:, None], positions, mask, self._cache)
+        return self._model.forward(tokens[:, None], self._cache)
 
     def observe(self, batch: Batch, draft: Draft, verdict: Verdict, scores: Scores) -> None:
         if self._owing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -33,18 +34,35 @@ class Stop(NamedTuple):
     wants: Wants
 
 
+class Places(NamedTuple):
+    """Where tokens stand that do not simply follow each other, and what they see.
+
+    Attributes:
+        positions: [B, N] int64, on the CPU. Position of each token in its sequence. Of padding it may be beyond the
+            context; then it is read as the last one there.
+        mask: [B, N, P+N] bool, on the CPU. Which pending entries (P earlier ones, then these N) each token may see;
+            every token sees its row's committed entries.
+    """
+
+    positions: Tensor
+    mask: Tensor
+
+
 class KVCache(Protocol):
     """Keys and values of the rows in flight.
 
     A row holds committed entries, then pending ones written by forwards since the last commit.
 
     Attributes:
-        lengths: [B] int64, on the CPU. Committed entries per row.
         pending: pending entries per row, padding included.
     """
 
-    lengths: Tensor
     pending: int
+
+    @property
+    def lengths(self) -> Tensor:
+        """[B] int64, on the CPU. Committed entries per row."""
+        ...
 
     def commit(self, kept: Sequence[Sequence[int]]) -> None:
         """Keep some pending entries of each row, strictly increasing, and drop the rest."""
@@ -85,15 +103,13 @@ class LanguageModel(Protocol):
         """How many tokens a forward of so many really reads; the rest is padding."""
         ...
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
+    def forward(self, tokens: Tensor, cache: KVCache, places: Places | None = None, last: int = 0) -> Scores:
         """Read tokens, adding one pending entry per token to the cache. Never commits.
 
         Args:
             tokens: [B, N] int64, on the CPU or on its device.
-            positions: [B, N] int64, on the CPU. Position of each token in its sequence.
-            mask: [B, N, P+N] bool, on the CPU. Which pending entries (P earlier ones, then these N) each token may see;
-                every token sees its row's committed entries.
             cache: the rows' cache.
+            places: where they stand; None where they go on from the end of the cache and see all before them.
             last: score only the last this many tokens; 0 scores all.
 
         Returns:
@@ -136,6 +152,24 @@ class LanguageModel(Protocol):
                 without `look`. Then tokens, `prob`, `q` and `wanted` is all there is, and nobody waits.
         """
         ...
+
+
+def following(lengths: Tensor, past: int, count: int) -> Places:
+    """Places of tokens that go on from the end of a cache; the last may be beyond the context.
+
+    Args:
+        lengths: [B] int64, on the CPU. Committed entries of each row.
+        past: P, pending ones.
+        count: N.
+    """
+    positions = lengths[:, None] + torch.arange(past, past + count)
+    return Places(positions, _before(past, count).expand(len(lengths), -1, -1))
+
+
+@lru_cache(64)
+def _before(past: int, count: int) -> Tensor:
+    """[N, P+N] bool. Each token sees itself and everything before it; nobody may write to it."""
+    return torch.ones(count, past + count, dtype=torch.bool).tril(past)
 
 
 class ScoresOnly:

@@ -18,7 +18,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
 
 from foretoken.errors import ModelError
-from foretoken.models.base import KVCache, ScoresOnly
+from foretoken.models.base import KVCache, Places, ScoresOnly, following
 from foretoken.models.cache import TensorCache
 from foretoken.models.proof import TOLERANCE, distance, probe, read_with_detours
 from foretoken.models.torch_weights import num_parameters
@@ -251,17 +251,18 @@ class HFModel(ScoresOnly):
         """An empty cache of that many rows."""
         return TensorCache(self._num_layers, rows)
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
+    def forward(self, tokens: Tensor, cache: KVCache, places: Places | None = None, last: int = 0) -> Scores:
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
-        return self._read(tokens, positions, mask, cache, last)[0]
+        return self._read(tokens, cache, places, last)[0]
 
     @torch.no_grad()
     def _read(
-        self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0
+        self, tokens: Tensor, cache: KVCache, places: Places | None = None, last: int = 0
     ) -> tuple[Scores, TreeMask]:
         """As `forward`, and what the layers asked of the mask."""
         assert isinstance(cache, TensorCache)
-        positions = positions.to(self.device)
+        positions, mask = places or following(cache.lengths, cache.pending, tokens.shape[1])
+        positions = positions.clamp_max(self.max_length - 1).to(self.device)
         total, known = cache.begin(positions)
         tree = TreeMask(cache.lengths, known, mask, total, self.dtype)
         entries = total - tokens.shape[1]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from foretoken.models import threads
-from foretoken.models.base import KVCache, Look, Stop
+from foretoken.models.base import KVCache, Look, Places, Stop
 from foretoken.models.openvino_chain import LEAN, Drawing, quickest
 from foretoken.models.openvino_graph import facts_of
 from foretoken.models.openvino_lean import shorten_inputs, tabulate
@@ -100,11 +100,11 @@ class OpenVINOModel:
         """How many tokens a forward of so many really reads: 1, 4, 6, 8, 16, 32, 48, ..., from `narrowest` on."""
         return padded(max(tokens, self.narrowest))
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
+    def forward(self, tokens: Tensor, cache: KVCache, places: Places | None = None, last: int = 0) -> Scores:
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
         assert isinstance(cache, PagedCache)
         rows, new = tokens.shape
-        reading = cache.begin(tokens, positions, mask, self.narrowest if rows == 1 else 1)
+        reading = cache.begin(tokens, places, self.narrowest if rows == 1 else 1)
         end = reading.tokens.shape[1]
         begin = end - (last or new)
         with self._busy:
@@ -130,7 +130,7 @@ class OpenVINOModel:
                 self._inputs.clear()
             self._inputs[size] = Inputs(*size)
         inputs = self._inputs[size]
-        inputs.write(reading)
+        inputs.write(reading, self.max_length)
         if self.vocab_size > self.readable:  # a draft may be shown a token that only its target has
             np.minimum(inputs.arrays["tokens"], self.readable - 1, out=inputs.arrays["tokens"])
         return inputs
@@ -173,7 +173,7 @@ class OpenVINOModel:
 
     @cached_property
     def _drawing(self) -> Drawing:
-        made = partial(Drawing, self._graph, self.dtype, self.vocab_size)
+        made = partial(Drawing, self._graph, self.dtype, self.vocab_size, self.max_length)
         if self.weight_bytes >= 2 * PER_CORE:
             return made(self.weight_bytes // PER_CORE)
         # Of a smaller one, arithmetic and waiting take longer than reading its weights.

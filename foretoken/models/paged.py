@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import openvino as ov
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from foretoken.models.base import Places, following
 from foretoken.models.cache import commit_moves
 from foretoken.models.openvino_graph import Layer
 from foretoken.models.openvino_pages import BLOCK
@@ -19,16 +21,12 @@ from foretoken.types import swap_remove
 WIDTHS = (1, 4, 6, 8, 16)  # tokens per row of a step, padded
 
 
-_PAIR = np.arange(2)
-_Read = tuple[Tensor, Tensor, Any]  # tokens and positions, [B, N] int64, and the mask, [B, N, P+N] bool array
-
-
 class Reading(NamedTuple):
     """One forward, as paged attention wants it.
 
     Attributes:
         tokens: [B, R] int64 array. What is read.
-        positions: [B, R] int64 array.
+        positions: [B, R] int64 array, or None where they follow what all tokens see.
         width: N, tokens per row with padding: 1, 4, 6, 8, 16, 32, 48, ... where tokens see everything before them.
             OpenVINO spends milliseconds on a width it has not met and some time on every other one than the last, and
             reads four tokens as fast as two. None of the tokens sees the padding after them, and the next forward
@@ -68,8 +66,8 @@ class PagedCache:
     """
 
     def __init__(self, layers: list[Layer], dtype: Any, rows: int) -> None:
-        self.lengths = torch.zeros(rows, dtype=torch.int64)
         self.pending = 0
+        self._lengths = [0] * rows
         self.tensors: dict[str, Any] = {}
         self._layers, self._dtype = layers, dtype
         self._tables: list[list[int]] = [[] for _ in range(rows)]
@@ -77,40 +75,42 @@ class PagedCache:
         self._capacity = 0
         self._cached: dict[str, Any] | None = None
         # What was read since the last commit, for the rare mask that hides some of it.
-        self._held: list[Callable[[], _Read]] = []
-        self._next: _Read | None = None
-        self._causal: Tensor | None = None  # the last mask that hid nothing
+        self._held: list[tuple[Places | None, tuple[Tensor, ...]]] = []
+        self._next: tuple[Places | None, Tensor] | None = None
 
-    def begin(self, tokens: Tensor, positions: Tensor, mask: Tensor, least: int = 1) -> Reading:
+    @property
+    def lengths(self) -> Tensor:
+        return torch.tensor(self._lengths, dtype=torch.int64)
+
+    def begin(self, tokens: Tensor, places: Places | None = None, least: int = 1) -> Reading:
         """Make room for new entries (arguments as in `LanguageModel.forward`); chains are padded to `least` tokens.
 
         Paged attention shows all earlier entries to every new token. Where the mask hides pending ones, they are read
         again together with the new tokens.
         """
         past, width = self.pending, tokens.shape[1]
-        seen = mask.numpy()
-        self._next = tokens, positions, seen
-        tree = None
-        if mask is self._causal or (seen == _causal(width, past)).all():
-            self._causal = mask  # chains come with the same one again and again
+        self._next = places, tokens
+        tree = positions = None
+        if places is not None:
+            seen = places.mask.numpy()
+            if (seen != _causal(width, past)).any():
+                if not seen[:, :, :past].all():
+                    (tokens, places), past = self._all_pending(places, tokens), 0
+                    seen, width = places.mask.numpy(), tokens.shape[1]
+                tree = seen[:, :, past:]
+                if (tree & ~_causal(width)).any():
+                    raise ValueError("a token can only see tokens that come before it")
+            positions = places.positions.numpy()
+        if tree is None:
             width = padded(max(width, least))
-        else:
-            if not seen[:, :, :past].all():
-                (tokens, positions, seen), past = self._all_pending(), 0
-                width = tokens.shape[1]
-            tree = seen[:, :, past:]
-            if (tree & ~_causal(width)).any():
-                raise ValueError("a token can only see tokens that come before it")
-        counts = [length + past for length in self.lengths.tolist()]
+        counts = [length + past for length in self._lengths]
         cached = self._reserve([count + width for count in counts])
-        return Reading(tokens.numpy(), positions.numpy(), width, tree, counts, cached, max(counts, default=0) + width)
+        return Reading(tokens.numpy(), positions, width, tree, counts, cached, max(counts, default=0) + width)
 
     def end(self) -> None:
         """The forward is done: its entries are pending."""
         assert self._next is not None
-        read = self._next
-        self.pending += read[0].shape[1]
-        self._held.append(lambda: read)
+        self._hold(*self._next)
 
     def begin_chain(self, tokens: Tensor, at: Tensor, count: int, least: int = 1) -> Reading:
         """Make room for so many new entries, of which only the first token is known (see `LanguageModel.chain`).
@@ -118,47 +118,38 @@ class PagedCache:
         The token before it is read as well where a row lacks its entry, or where `least` tokens are two.
         """
         places = at.tolist()
-        missing = [place - length - self.pending for place, length in zip(places, self.lengths.tolist(), strict=True)]
+        missing = [place - length - self.pending for place, length in zip(places, self._lengths, strict=True)]
         if any(more not in (0, not self.pending) for more in missing):
             raise ValueError("a chain begins where the cache ends, or one token behind that")
         width = max(1 + max(missing), least)
         past = [place + 1 - width for place in places]
         cached = self._reserve([place + count for place in places])
-        positions = np.array(past)[:, None] + _PAIR[:width]
-        return Reading(tokens.numpy()[:, -width:], positions, width, None, past, cached, max(past) + width)
+        return Reading(tokens.numpy()[:, -width:], None, width, None, past, cached, max(past) + width)
 
     def end_chain(self, first: Tensor, others: Tensor, at: Tensor) -> None:
         """A chain is done: its first token, [B, 1], and the others read, [B, K-1], int64, are pending.
 
         Everything before them is in the cache.
         """
-        past, count = self.pending, 1 + others.shape[1]
-        if not past:
-            self.lengths = at.clone()
-
-        def read() -> _Read:
-            seen = np.broadcast_to(_causal(count, past), (len(first), count, past + count))
-            return torch.cat([first, others], 1), at[:, None] + torch.arange(count), seen
-
-        self._held.append(read)
-        self.pending += count
+        if not self.pending:
+            self._lengths = at.tolist()
+        self._hold(None, first, others)
 
     def commit(self, kept: Sequence[Sequence[int]]) -> None:
         """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""
         if moves := commit_moves(kept):
-            lengths = self.lengths.tolist()
-            there = [self._place(b, lengths[b] + to) for b, to, _ in moves]
-            here = [self._place(b, lengths[b] + node) for b, _, node in moves]
+            there = [self._place(b, self._lengths[b] + to) for b, to, _ in moves]
+            here = [self._place(b, self._lengths[b] + node) for b, _, node in moves]
             (to_block, to_slot), (block, slot) = np.array(there).T, np.array(here).T
             for tensor in self.tensors.values():
                 tensor.data[to_block, :, to_slot] = tensor.data[block, :, slot]
-        self.lengths = self.lengths + torch.tensor([len(nodes) for nodes in kept])
+        self._lengths = [length + len(nodes) for length, nodes in zip(self._lengths, kept, strict=True)]
         self.pending = 0
         self._held.clear()
 
     def extend(self, other: PagedCache) -> None:
         """Append the rows of another cache of the same model; neither may have pending entries."""
-        if not len(self.lengths):
+        if not self._lengths:
             self.tensors, self._tables, self._free = other.tensors, other._tables, other._free
             self._capacity = other._capacity
         else:
@@ -168,31 +159,40 @@ class PagedCache:
                 tensor.data[here] = other.tensors[name].data[there]
             moved = iter(here)
             self._tables += [[next(moved) for _ in table] for table in other._tables]
-        self.lengths = torch.cat([self.lengths, other.lengths])
+        self._lengths = self._lengths + other._lengths
         self._cached = None
 
     def release(self, rows: Iterable[int]) -> None:
         """Forget rows; the others move as `swap_remove` says."""
         gone = set(rows)
-        lengths, tables = self.lengths.clone(), self._tables
+        lengths, tables = list(self._lengths), self._tables
         for row in gone:
             self._free += tables[row]
         for to, source in swap_remove(len(lengths), gone):
             lengths[to], tables[to] = lengths[source], tables[source]
         left = len(lengths) - len(gone)
-        self.lengths, self._tables, self._cached = lengths[:left], tables[:left], None
+        self._lengths, self._tables, self._cached = lengths[:left], tables[:left], None
 
-    def _all_pending(self) -> tuple[Tensor, Tensor, Any]:
-        """Tokens, positions and masks of everything pending and to come, [B, P+N] and [B, P+N, P+N]."""
-        assert self._next is not None
-        parts = [*(read() for read in self._held), self._next]
-        tokens, positions = (torch.cat([part[place].cpu() for part in parts], 1) for place in (0, 1))
-        seen, at = np.zeros((*tokens.shape, tokens.shape[1]), np.bool_), 0
-        for part in parts:
-            new, known = part[2].shape[1:]
-            seen[:, at : at + new, :known] = part[2]
-            at += new
-        return tokens, positions, seen
+    def _hold(self, places: Places | None, *tokens: Tensor) -> None:
+        """What was read is pending."""
+        self._held.append((places, tokens))
+        self.pending += sum(part.shape[1] for part in tokens)
+
+    def _all_pending(self, places: Places, tokens: Tensor) -> tuple[Tensor, Places]:
+        """Tokens of everything pending and to come, [B, P+N], and their places.
+
+        Args:
+            places: of those to come.
+            tokens: [B, N] int64. Those to come.
+        """
+        held = [(where, torch.cat(parts, 1)) for where, parts in self._held]
+        known, at = [], 0
+        for where, read in (*held, (places, tokens)):
+            known.append(where or following(self.lengths, at, read.shape[1]))
+            at += read.shape[1]
+        positions = torch.cat([one.positions for one in known], 1)
+        mask = torch.cat([pad(one.mask, (0, at - one.mask.shape[2])) for one in known], 1)
+        return torch.cat([*(read for _, read in held), tokens], 1), Places(positions, mask)
 
     def _place(self, row: int, slot: int) -> tuple[int, int]:
         return self._tables[row][slot // BLOCK], slot % BLOCK
@@ -227,6 +227,7 @@ class PagedCache:
         return self._free.pop()
 
 
+@functools.lru_cache(256)
 def padded(width: int) -> int:
     """How many tokens are read in place of so many: few widths, and not many more tokens."""
     most = WIDTHS[-1]

@@ -25,11 +25,8 @@ def prefill(model: LanguageModel, prompts: list[list[int]], states: list[list[Te
         pieces = [prompt[start : start + CHUNK] for prompt in prompts]
         width = max(len(piece) for piece in pieces)
         tokens = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces])
-        column = torch.arange(width)
         # Padding stands behind the text, so no token of the text sees it, and it is never committed.
-        mask = (column <= column[:, None]).expand(len(prompts), width, width)
-        positions = (cache.lengths[:, None] + column).clamp_max(model.max_length - 1)
-        scores = model.forward(tokens, positions, mask, cache, last=1 if states is None else 0)
+        scores = model.forward(tokens, cache, last=1 if states is None else 0)
         if states is not None and scores.hidden is not None:
             for held, hidden, piece in zip(states, scores.hidden, pieces, strict=True):
                 held += [hidden[: len(piece)]] if piece else []

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from foretoken.models.base import KVCache, LanguageModel, Stop
+from foretoken.models.base import KVCache, LanguageModel, Places, Stop
 from foretoken.types import Continuation, Scores
 
 # How far logits may be from what they should be, in parts of their spread. Rounding stays well below; a mask or a
@@ -36,9 +36,7 @@ def probe(readable: int, device: torch.device | None = None) -> Tensor:
     return torch.arange(1, 16, 2, device=device)[None] * readable // 16
 
 
-def read_with_detours(
-    read: Callable[[Tensor, Tensor, Tensor, KVCache], Scores], cache: KVCache, tokens: Tensor
-) -> Tensor:
+def read_with_detours(read: Callable[[Tensor, KVCache, Places], Scores], cache: KVCache, tokens: Tensor) -> Tensor:
     """Read tokens with wrong ones in between, hidden by the mask and then rolled back.
 
     Args:
@@ -53,14 +51,14 @@ def read_with_detours(
     # Two right tokens, two wrong ones after them, and the next two right ones in their place.
     mask = torch.ones(1, 6, 6, dtype=torch.bool).tril()
     mask[:, 4:, 2:4] = False
-    first = read(
-        torch.cat([tokens[:, :2], wrong[:, :2], tokens[:, 2:4]], 1), torch.tensor([[0, 1, 2, 3, 2, 3]]), mask, cache
-    )
+    places = Places(torch.tensor([[0, 1, 2, 3, 2, 3]]), mask)
+    first = read(torch.cat([tokens[:, :2], wrong[:, :2], tokens[:, 2:4]], 1), cache, places)
     cache.commit([[0, 1, 4, 5]])
     # One more wrong token, and the rest.
     mask = torch.ones(1, 5, 5, dtype=torch.bool).tril()
     mask[:, 1:, 0] = False
-    second = read(torch.cat([wrong[:, 2:3], tokens[:, 4:]], 1), torch.tensor([[4, 4, 5, 6, 7]]), mask, cache)
+    places = Places(torch.tensor([[4, 4, 5, 6, 7]]), mask)
+    second = read(torch.cat([wrong[:, 2:3], tokens[:, 4:]], 1), cache, places)
     return torch.cat([first.logits[:, 4:], second.logits[:, 1:]], 1)
 
 
@@ -80,7 +78,7 @@ def draws_amiss(model: LanguageModel, reference: LanguageModel, tokens: Tensor, 
         As `distance`; infinite if some token is not the likeliest.
     """
     cache, known = model.new_cache(1), tokens.shape[1] - 2
-    model.forward(tokens[:, :known], torch.arange(known)[None], _causal(known), cache)
+    model.forward(tokens[:, :known], cache)
     cache.commit([range(known)])
     found, expected = [], []
     for read in (known + 2, known + 3):
@@ -89,11 +87,8 @@ def draws_amiss(model: LanguageModel, reference: LanguageModel, tokens: Tensor, 
             return math.inf
         found.append(drawn.logits)
         tokens = torch.cat([tokens[:, :read], drawn.tokens], 1)
-        places = torch.arange(read + count)[None].clamp_max(reference.max_length - 1)
-        mask, fresh = _causal(read + count), reference.new_cache(1)
-        expected.append(reference.forward(tokens, places, mask, fresh, last=count + 1).logits)
-        mask = torch.ones(1, 1, count + 1, dtype=torch.bool)
-        found.append(model.forward(tokens[:, -1:], places[:, -1:], mask, cache).logits)
+        expected.append(reference.forward(tokens, reference.new_cache(1), last=count + 1).logits)
+        found.append(model.forward(tokens[:, -1:], cache).logits)
         cache.commit([[0]])
     return distance(torch.cat(found, 1), torch.cat(expected, 1))
 
@@ -109,7 +104,7 @@ def stops_as_told(model: LanguageModel, tokens: Tensor) -> bool:
     drawn = []
     for count in (most, 1, most // 2, most):
         cache = model.new_cache(1)
-        model.forward(tokens[:, :known], torch.arange(known)[None], _causal(known), cache)
+        model.forward(tokens[:, :known], cache)
         cache.commit([range(known)])
         stop = Stop([most], torch.tensor([[float(count)]]), _fewer)
         found = model.chain(tokens[:, -2:], torch.tensor([known + 1]), cache, most, stop=stop)
@@ -160,12 +155,7 @@ def says_the_same(model: Any, proof: dict[str, Tensor]) -> bool:
     found = read_with_detours(model.forward, model.new_cache(1), probe(model.readable))
     far = proof["far"]
     size = far.shape[1]
-    places = torch.arange(model.max_length - size, model.max_length)[None]
-    there = model.forward(far, places, _causal(size), model.new_cache(1), last=proof["there"].shape[1]).logits
+    places = Places(torch.arange(model.max_length - size, model.max_length)[None], torch.ones(1, size, size).tril() > 0)
+    there = model.forward(far, model.new_cache(1), places, last=proof["there"].shape[1]).logits
     worst = max(distance(found, proof["near"]), distance(there, proof["there"]))
     return worst < TOLERANCE[model.dtype]
-
-
-def _causal(size: int) -> Tensor:
-    """[1, N, N] bool. Each token sees itself and everything before it."""
-    return torch.ones(1, size, size, dtype=torch.bool).tril()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ModelError
-from foretoken.models.base import KVCache, Look, Stop
+from foretoken.models.base import KVCache, Look, Places, Stop, following
 from foretoken.models.capture import AsItIs, Capture, Step
 from foretoken.models.hf import HFModel, TreeMask
 from foretoken.models.proof import TOLERANCE, distance, draws_amiss, probe, read_with_detours, stops_as_told
@@ -61,10 +61,12 @@ class StaticModel(HFModel):
         """An empty cache of that many rows."""
         return StaticCache(self._pool, rows)
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: KVCache, last: int = 0) -> Scores:
+    def forward(self, tokens: Tensor, cache: KVCache, places: Places | None = None, last: int = 0) -> Scores:
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
         assert isinstance(cache, StaticCache)
         rows, new = tokens.shape
+        positions, mask = places or following(cache.lengths, cache.pending, new)
+        positions = positions.clamp_max(self.max_length - 1)
         with self._busy:
             storage, slots = cache.begin(positions)
             span = _span(slots, storage)
@@ -178,8 +180,7 @@ def freeze(adapted: HFModel, capture: Capture | None = None) -> StaticModel:
     tokens = probe(int(adapted.model.get_input_embeddings().weight.shape[0]), adapted.device)
     cache = adapted.new_cache(1)
     with torch.inference_mode(False), torch.no_grad():
-        mask = torch.ones(1, 1, 1, dtype=torch.bool)
-        _, tree = adapted._read(tokens[:, :1], torch.zeros(1, 1, dtype=torch.int64), mask, cache)
+        _, tree = adapted._read(tokens[:, :1], cache)
         expected = read_with_detours(adapted.forward, adapted.new_cache(1), tokens)
         try:
             model = StaticModel(adapted, cache.layers(), tree.windows, capture or AsItIs())

@@ -52,9 +52,7 @@ class Example:
 
 def read_once(model: LanguageModel, tokens: Sequence[int]) -> Scores:
     """Scores of a whole text in one forward, [1, N, V] and [1, N, H]."""
-    count = len(tokens)
-    mask = torch.ones(1, count, count, dtype=torch.bool).tril()
-    return model.forward(torch.tensor([list(tokens)]), torch.arange(count)[None], mask, model.new_cache(1))
+    return model.forward(torch.tensor([list(tokens)]), model.new_cache(1))
 
 
 def label(llm: LLM, prompt: Sequence[int], target: list[int], sampling: Sampling, rng: np.random.Generator) -> Example:

@@ -152,9 +152,7 @@ def target_of(llm: LLM) -> HFModel:
 
 def read(model: LanguageModel, ids: Tensor) -> Scores:
     """Scores of whole texts in one forward ([R, N] int64, padded on the right)."""
-    rows, size = ids.shape
-    mask = torch.ones(size, size, dtype=torch.bool).tril().expand(rows, size, size)
-    return model.forward(ids, torch.arange(size).expand(rows, size), mask, model.new_cache(rows))
+    return model.forward(ids, model.new_cache(len(ids)))
 
 
 def fit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foretoken.models.base import Look, Stop
+from foretoken.models.base import Look, Places, Stop
 from foretoken.models.cache import TensorCache
 from foretoken.types import Continuation, Scores
 from tests.contract.outcomes import GRID
@@ -84,7 +84,7 @@ class DrawingTable(TableModel):
 
     def _step(self, tokens: Tensor, positions: Tensor, cache: TensorCache) -> Scores:
         mask = torch.ones(len(tokens), 1, cache.pending + 1, dtype=torch.bool)
-        return self.forward(tokens[:, None], positions[:, None].clamp_max(self.max_length - 1), mask, cache)
+        return self.forward(tokens[:, None], cache, Places(positions[:, None], mask))
 
 
 def coarse_table(seed: int, vocab_size: int) -> Table:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foretoken.models.base import LanguageModel, Look, Stop, Wants
+from foretoken.models.base import LanguageModel, Look, Places, Stop, Wants
 from foretoken.types import Continuation, Scores
 
 DEVICE = torch.device("cuda", 0)
@@ -109,10 +109,10 @@ class FarModel:
         self.ahead: Callable[[int], int] = model.ahead
         self.stops = model.stops
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Any, last: int = 0) -> Scores:
+    def forward(self, tokens: Tensor, cache: Any, places: Places | None = None, last: int = 0) -> Scores:
         with torch._C.DisableTorchFunction():
-            near = (one.as_subclass(Tensor) for one in (tokens, positions, mask))
-            scores = self._model.forward(*near, cache, last)
+            near = places and Places(*(one.as_subclass(Tensor) for one in places))
+            scores = self._model.forward(tokens.as_subclass(Tensor), cache, near, last)
             hidden = None if scores.hidden is None else far(scores.hidden)
             return Scores(far(scores.logits), hidden)
 

@@ -41,6 +41,4 @@ class TinyLlama(HFModel):
 
 def logits_after(model: LanguageModel, text: list[int]) -> Tensor:
     """Scores after a text that is read in one piece."""
-    tokens = torch.tensor([text])
-    mask = torch.ones(1, len(text), len(text), dtype=torch.bool).tril()
-    return model.forward(tokens, torch.arange(len(text))[None], mask, model.new_cache(1), last=1).logits[0, -1]
+    return model.forward(torch.tensor([text]), model.new_cache(1), last=1).logits[0, -1]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from foretoken.models.base import ScoresOnly
+from foretoken.models.base import Places, ScoresOnly, following
 from foretoken.models.cache import TensorCache
 from foretoken.types import Scores
 
@@ -105,9 +105,10 @@ class TableModel(ScoresOnly):
         self.caches.append(TensorCache(1, rows, capacity=2))
         return self.caches[-1]
 
-    def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: TensorCache, last: int = 0) -> Scores:
+    def forward(self, tokens: Tensor, cache: TensorCache, places: Places | None = None, last: int = 0) -> Scores:
+        positions, mask = places or following(cache.lengths, cache.pending, tokens.shape[1])
         assert bool((positions >= 0).all()), "a position before the text"
-        assert bool((positions < self.max_length).all()), "a position beyond the context"
+        positions = positions.clamp_max(self.max_length - 1)
         tokens = tokens.clamp_max(self.table.vocab_size - 1)
         self.num_forwards += 1
         cache.begin(positions)

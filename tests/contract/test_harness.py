@@ -112,9 +112,7 @@ def test_a_table_model_notices_a_wrong_token_anywhere_in_its_cache() -> None:
 
     def answer(entries: list[int]) -> list[float]:
         cache = prefill(model, [entries])
-        root = torch.tensor([[context[-1]]])
-        mask = torch.ones(1, 1, 1, dtype=torch.bool)
-        return model.forward(root, torch.tensor([[len(entries)]]), mask, cache).logits[0, 0].tolist()
+        return model.forward(torch.tensor([[context[-1]]]), cache).logits[0, 0].tolist()
 
     assert answer(context[:-1]) == TARGET(context)
     for at in range(4):

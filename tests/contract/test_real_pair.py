@@ -63,9 +63,7 @@ def continuation(llm: LLM, text: list[int]) -> list[int]:
 def logits(llm: LLM, text: list[int]) -> Tensor:
     """[N, V] float32. Scores after every token of a text read in one piece."""
     target = llm.models[0]
-    mask = torch.ones(1, len(text), len(text), dtype=torch.bool).tril()
-    positions = torch.arange(len(text))[None]
-    return target.forward(torch.tensor([text]), positions, mask, target.new_cache(1)).logits[0].cpu()
+    return target.forward(torch.tensor([text]), target.new_cache(1)).logits[0].cpu()
 
 
 def test_a_request_that_must_repeat_is_told_the_same_on_every_backend(llm: LLM) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from foretoken.models.base import LanguageModel
+from foretoken.models.base import LanguageModel, Places
 from foretoken.models.cache import TensorCache
 from foretoken.models.hf import HFModel
 from foretoken.rng import draw
@@ -31,11 +31,7 @@ def vanilla(model: PreTrainedModel, tokens: Tensor) -> Tensor:
 
 def read_chain(model: HFModel, cache: TensorCache, tokens: Tensor, last: int = 0) -> Tensor:
     """[B, N, V] logits of tokens ([B, N] int64) that continue each row and what is pending there."""
-    rows, new = tokens.shape
-    order = torch.arange(cache.pending + new)
-    mask = (order <= order[cache.pending :, None]).expand(rows, -1, -1)
-    positions = cache.lengths[:, None] + order[cache.pending :]
-    return model.forward(tokens, positions, mask, cache, last).logits
+    return model.forward(tokens, cache, last=last).logits
 
 
 def keep(cache: TensorCache, *counts: int) -> None:
@@ -66,8 +62,7 @@ def draw_by_forwards(
     token, parts = tokens[:, 1], []
     for k in range(count):
         mask = torch.ones(len(at), 1, cache.pending + 1, dtype=torch.bool)
-        positions = (at + k).clamp_max(model.max_length - 1)
-        scores = model.forward(token[:, None], positions[:, None], mask, cache)
+        scores = model.forward(token[:, None], cache, Places((at + k)[:, None], mask))
         logits = scores.logits[:, -1]
         law = warp(logits, temperature) if temperature else None
         token = (

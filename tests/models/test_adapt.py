@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from foretoken.errors import ModelError
 from foretoken.models import hf
+from foretoken.models.base import Places
 from foretoken.models.hf import HFModel, TreeMask, adapt
 from foretoken.models.source import Checkpoint
 
@@ -155,13 +156,12 @@ def test_hidden_states_are_what_the_output_embedding_read(model_type: str) -> No
     model = build(config(model_type))
     ours = adapt(model, MAX_LENGTH)
     cache, tokens = ours.new_cache(2), random_tokens(2, 2, 5)
-    positions, mask = torch.arange(5).expand(2, -1), torch.ones(2, 5, 5, dtype=torch.bool).tril()
-    scores = ours.forward(tokens, positions, mask, cache)
+    scores = ours.forward(tokens, cache)
     assert scores.hidden is not None
     assert scores.hidden.shape == (2, 5, 32)
     with torch.no_grad():
         assert error(model.get_output_embeddings()(scores.hidden), scores.logits) < 1e-5
-    last = ours.forward(tokens, positions, mask, ours.new_cache(2), last=2)
+    last = ours.forward(tokens, ours.new_cache(2), last=2)
     assert last.hidden is not None
     assert error(last.logits, scores.logits[:, -2:]) < 1e-5
     assert error(last.hidden, scores.hidden[:, -2:]) < 1e-5
@@ -193,5 +193,5 @@ def test_a_token_that_sees_nothing_does_not_poison_the_others() -> None:
     mask = torch.ones(4, 4, dtype=torch.bool).tril()
     mask[:, 0] = False  # the first token is padding
     positions = torch.tensor([[0, 0, 1, 2]])
-    found = ours.forward(tokens[None], positions, mask[None], cache).logits[0]
+    found = ours.forward(tokens[None], cache, Places(positions, mask[None])).logits[0]
     assert error(found[1:], vanilla(model, tokens[1:])) < 1e-4

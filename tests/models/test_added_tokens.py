@@ -16,8 +16,7 @@ TEXT, TWINS = [5, 6, 11, 12, 13], [5, 6, 4096, 4097, 13]
 
 
 def logits(model: LanguageModel, text: list[int]) -> Tensor:
-    mask = torch.ones(1, len(text), len(text), dtype=torch.bool).tril()
-    return model.forward(torch.tensor([text]), torch.arange(len(text))[None], mask, model.new_cache(1)).logits
+    return model.forward(torch.tensor([text]), model.new_cache(1)).logits
 
 
 @pytest.mark.parametrize("backend", ["torch", "graphs", pytest.param("openvino", marks=MISSING)])

@@ -20,6 +20,7 @@ import foretoken
 from foretoken.errors import ModelError
 from foretoken.models import source, static_cache
 from foretoken.models import static as models_static
+from foretoken.models.base import Places
 from foretoken.models.capture import CUDAGraphs, fastest
 from foretoken.models.hf import adapt
 from foretoken.models.static import StaticModel, freeze
@@ -101,7 +102,7 @@ def test_random_operations_give_the_logits_of_torch(made: Made, seed: int, monke
         mask = random_mask(random.Random(seeds), rows, cache.pending, width)
         deep = cache.pending + torch.arange(width)
         positions = cache.lengths[:, None] + torch.minimum(deep, deep // 2 + 1)
-        return model.forward(random_tokens(seeds, rows, width), positions, mask, cache, last).logits
+        return model.forward(random_tokens(seeds, rows, width), cache, Places(positions, mask), last).logits
 
     for _ in range(25):
         rows, pending = len(caches[0].lengths), caches[0].pending
@@ -138,8 +139,7 @@ def test_hidden_states_are_what_the_output_embedding_reads(made: Made) -> None:
     tokens = random_tokens(1, 2, 5)
     scores = []
     for model in (pair("qwen3")[1], made("qwen3")[1]):
-        mask = torch.ones(2, 5, 5, dtype=torch.bool).tril()
-        scores.append(model.forward(tokens, torch.arange(5).expand(2, 5), mask, model.new_cache(2), last=2))
+        scores.append(model.forward(tokens, model.new_cache(2), last=2))
     assert scores[0].hidden is not None
     assert scores[1].hidden.shape == scores[0].hidden.shape == (2, 2, 32)
     assert error(scores[1].hidden, scores[0].hidden) < CLOSE

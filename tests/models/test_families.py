@@ -6,6 +6,7 @@ Sequences are longer than the sliding windows, and trees are deep enough to cros
 import pytest
 import torch
 
+from foretoken.models.base import Places
 from foretoken.verify import ancestors
 
 from .drive import CLOSE, error, keep, random_tokens, read_chain, vanilla
@@ -43,7 +44,7 @@ def test_tree_commit_and_rollback(name: str) -> None:
 
     mask = ancestors(torch.tensor([PARENTS]))
     positions = cache.lengths[:, None] + mask.sum(-1) - 1
-    found = ours.forward(tree[None], positions, mask, cache).logits[0]
+    found = ours.forward(tree[None], cache, Places(positions, mask)).logits[0]
     for node in range(len(PARENTS)):
         expected = vanilla(model, torch.cat([prompt, tree[path_to(node)]]))[-1]
         assert error(found[node], expected) < CLOSE, node

@@ -15,6 +15,7 @@ import torch
 import foretoken
 from foretoken.errors import ConfigError, ModelError
 from foretoken.models import source, threads
+from foretoken.models.base import Places
 from foretoken.models.source import Checkpoint
 from foretoken.types import swap_remove
 
@@ -111,7 +112,7 @@ def test_a_token_cannot_see_what_comes_after_it() -> None:
     ours = converted("llama", "none")[1]
     everything = torch.ones(1, 3, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="before it"):
-        ours.forward(random_tokens(1, 1, 3), torch.arange(3)[None], everything, ours.new_cache(1))
+        ours.forward(random_tokens(1, 1, 3), ours.new_cache(1), Places(torch.arange(3)[None], everything))
 
 
 @pytest.mark.parametrize(("name", "joined"), [("llama", 2), ("opt", 1)])
@@ -147,7 +148,7 @@ def test_what_is_drawn_in_one_go_is_what_forwards_say(name: str, quantization: s
     newest = tokens[:, 5:]
     for place, drawn in enumerate([*first.tokens[0].tolist(), *second.tokens[0].tolist()]):
         chain, at = (first, place) if place < 3 else (second, place - 3)
-        scores = ours.forward(newest, torch.tensor([[5 + place]]), torch.ones(1, 1, place + 1, dtype=torch.bool), slow)
+        scores = ours.forward(newest, slow)
         assert error(chain.logits[:, at], scores.logits[:, 0]) < CLOSE
         assert error(chain.hidden[:, at], scores.hidden[:, 0]) < CLOSE
         assert drawn == int(scores.logits.argmax())
@@ -584,8 +585,9 @@ def test_a_conversion_that_says_something_else_is_refused(
 ) -> None:
     begin = store.OpenVINOModel.forward
 
-    def deaf(self: Any, tokens: Any, positions: Any, *rest: Any, **options: Any) -> Any:
-        return begin(self, tokens, positions.clamp_max(3), *rest, **options)
+    def deaf(self: Any, tokens: Any, cache: Any, places: Places | None = None, last: int = 0) -> Any:
+        near = places and places._replace(positions=places.positions.clamp_max(3))
+        return begin(self, tokens, cache, near, last)
 
     monkeypatch.setattr(store.OpenVINOModel, "forward", deaf)
     with pytest.raises(ModelError, match="what it says by itself"):
