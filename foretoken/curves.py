@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from statistics import median
 
 RECENT = 9  # timings of one size that are kept, and as many count for the calibration of it
@@ -18,17 +18,18 @@ class Drifting:
 
     Attributes:
         level: by which factor they are.
+        calibrated: seconds by size that were calibrated.
     """
 
     def __init__(self, calibrated: Mapping[int, float]) -> None:
-        self._calibrated = calibrated
+        self.calibrated = remembered(calibrated)
         self.level = 1.0
         self._count = 0
         self._all: deque[float] = deque(maxlen=4 * RECENT)
         self._sizes: deque[int] = deque(maxlen=RECENT)
-        self._at: dict[int, deque[tuple[float, int]]] = {}  # of each size, and when that was
+        # Of each size, and when that was.
+        self._at: defaultdict[int, deque[tuple[float, int]]] = defaultdict(partial(deque, maxlen=3 * RECENT))
         self._known: dict[int, float] = {}
-        self._base: dict[int, float] = {}
 
     def __call__(self, size: int) -> float:
         if size not in self._known:
@@ -50,7 +51,7 @@ class Drifting:
             self._known.clear()
         # Where one size alone was timed lately, nothing says that it is the size which is slow, and not the machine.
         if not extra and self._sizes.count(size) < len(self._sizes):
-            self._at.setdefault(size, deque(maxlen=3 * RECENT)).append((ratio / self.level, self._count))
+            self._at[size].append((ratio / self.level, self._count))
         return fresh
 
     def _own(self, size: int) -> float:
@@ -59,12 +60,6 @@ class Drifting:
             return 1.0
         doubt = RECENT + (self._count - seen[-1][1]) / 2
         return 1 + (median(ratio for ratio, _ in seen) - 1) * len(seen) / (len(seen) + doubt)
-
-    def calibrated(self, size: int) -> float:
-        """Seconds that were calibrated."""
-        if size not in self._base:
-            self._base[size] = interpolate(self._calibrated, size)
-        return self._base[size]
 
 
 class Drafting:
@@ -76,18 +71,18 @@ class Drafting:
     """
 
     def __init__(self, calibrated: Mapping[int, float]) -> None:
-        self._calibrated = calibrated
+        self._calibrated = remembered(calibrated)
         self.more, self.slope = 0.0, 1.0
         self._all: deque[tuple[float, float]] = deque(maxlen=4 * RECENT)  # what was calibrated, what it took
 
     def __call__(self, forwards: int, level: float) -> float:
         """Seconds of so many forwards on a machine that is `level` times slower than calibrated."""
-        curve = interpolate(self._calibrated, forwards)
+        curve = self._calibrated(forwards)
         return level * max(self.slope * curve + self.more, curve / 2)
 
     def observe(self, forwards: int, seconds: float, level: float) -> None:
         """Remember a timing, for the next `fit`."""
-        self._all.append((interpolate(self._calibrated, forwards), seconds / level))
+        self._all.append((self._calibrated(forwards), seconds / level))
 
     def fit(self) -> None:
         """Medians of the shorter half and of the longer half make the line, as far as there are enough of both."""
@@ -173,6 +168,11 @@ class Steady:
 def is_time(count: int) -> bool:
     """Whether so many timings are a reason to answer anew: one among many changes little, and answers take time."""
     return count < RECENT or count % RECENT == 0
+
+
+def remembered(points: Mapping[int, float]) -> Callable[[int], float]:
+    """`interpolate` for a curve that stays the same."""
+    return cache(partial(interpolate, points))
 
 
 def interpolate(points: Mapping[int, float], size: int) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from foretoken.host import to_device, to_host
+from foretoken.host import to_device, to_host, whole
 from foretoken.request import Request
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Batch:
     @property
     def roots(self) -> Tensor:
         """[B] int64, on the CPU. Last committed token of each row."""
-        return torch.tensor([row.tokens[-1] for row in self.rows])
+        return whole([row.tokens[-1] for row in self.rows])
 
 
 @dataclass(frozen=True, slots=True)

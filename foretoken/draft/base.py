@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foretoken.costs import Costs
 from foretoken.draft.ahead import draft_unasked
-from foretoken.host import to_device
+from foretoken.host import to_device, whole
 from foretoken.length.base import LengthPolicy, Trained, single
 from foretoken.models.base import Look, Stop
 from foretoken.rng import check_usable
@@ -244,4 +244,4 @@ def chain(
     ]
     sizes, drawn = [len(path) + 1 for path in paths], Drawn.POINT if q is None else Drawn.IID
     parents = chained(*sizes, least=least)
-    return Draft(torch.tensor(tokens), parents, sizes, q, drawn, prob, forwards, points=points, chain=True)
+    return Draft(whole(tokens), parents, sizes, q, drawn, prob, forwards, points=points, chain=True)

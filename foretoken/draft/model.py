@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foretoken.draft.base import ChainDrafter
 from foretoken.errors import ConfigError
+from foretoken.host import whole
 from foretoken.models.base import LanguageModel, Look, Places, Stop
 from foretoken.models.prefill import prefill
 from foretoken.sampling import PathOf
@@ -107,12 +108,12 @@ class ModelDrafter(ChainDrafter):
             self._rooted = 1
             if max(map(int.__sub__, at, self._cache.lengths.tolist())) > 1:
                 self._read_committed(batch, leave=2)
-            newest = torch.tensor([row.tokens[-2:] for row in rows])
+            newest = whole([row.tokens[-2:] for row in rows])
         else:
             newest = torch.stack([one.to(tokens[-1].device, non_blocking=True) for one in tokens[-2:]], 1)
         uniforms = batch.draft_rng.peek(count) if warmth else None
         self._owing = stop is not None and warmth > 0
-        return self._model.chain(newest, torch.tensor(at), self._cache, count, warmth, uniforms, look, stop), warmth > 0
+        return self._model.chain(newest, whole(at), self._cache, count, warmth, uniforms, look, stop), warmth > 0
 
     def _warmth(self, batch: Batch) -> float | None:
         """The temperature of all rows, if nothing else changes what the draft says."""

@@ -26,16 +26,15 @@ class Outlook:
     """
 
     __slots__ = (
-        *("_asked", "_bounds", "_draws", "_expect", "_first", "_gains", "_hurdles", "_known", "_reads", "_room"),
+        *("_asked", "_bounds", "_expect", "_first", "_gains", "_hurdles", "_known", "_room", "_steps"),
         "drawn",
     )
 
     def __init__(self, known: bool, expect: Callable[[Prices], tuple[float, float]]) -> None:
         self._known, self._expect, self.drawn = known, expect, 0
         self._asked: tuple[Costs, int, int, int] | None = None  # who said what steps cost, and when
-        # Seconds by candidates, and what is read after what, where that matters.
-        self._draws: dict[int, float] = {}
-        self._reads: dict[tuple[int, int | None], float] = {}
+        # Seconds with some candidates and more, by the same and those drawn, and what was read before.
+        self._steps: dict[tuple[int, int, int | None], list[float]] = {}
         self._bounds: dict[tuple[int, int, int | None], tuple[int, int]] = {}  # by depth, those drawn, and the same
         self._first: dict[int | None, int] = {}  # candidates that pay most at first
         self._gains: list[float] = []  # of the next few candidates
@@ -45,7 +44,7 @@ class Outlook:
     def renew(self, price: Prices) -> None:
         """Forget what costs said if they say otherwise now, and all that follows from it."""
         if self._asked != (asked := (price.costs, price.costs.changes, price.rows, price.least)):
-            self._asked, self._draws, self._reads = asked, {}, {}
+            self._asked, self._steps = asked, {}
             self.forget()
 
     def forget(self) -> None:
@@ -53,15 +52,12 @@ class Outlook:
         self._gains, self._hurdles, self._room, self._first, self._bounds = [], [], {}, {}, {}
 
     def steps(self, depth: int, price: Prices, count: int = AHEAD) -> list[float]:
-        """Seconds of this step with so many candidates, with one more, and so on up to `count` more, if not beyond."""
-        draws, reads, after, found = self._draws, self._reads, price.costs.after, []
-        for drafted in range(depth, depth + count + 1):
-            if (read := reads.get((drafted, after))) is None:
-                read = reads[drafted, after] = price.read_s(drafted)
+        """Seconds of this step with so many candidates, with one more, and so on: up to `count` more, or beyond."""
+        found = self._steps.setdefault((depth, self.drawn, price.costs.after), [])
+        while len(found) <= count:
+            drafted = depth + len(found)
             drawn = 0 if self._known else max(drafted, self.drawn)
-            if (draw := draws.get(drawn)) is None:
-                draw = draws[drawn] = price.draw_s(drawn)
-            found.append(draw + read)
+            found.append(price.draw_s(drawn) + price.read_s(drafted))
         return found
 
     def worth(self, depth: int, price: Prices) -> float:

@@ -130,7 +130,9 @@ class OpenVINOModel:
                 self._inputs.clear()
             self._inputs[size] = Inputs(*size)
         inputs = self._inputs[size]
-        inputs.write(reading, self.max_length)
+        inputs.write(reading)
+        if reading.longest > self.max_length:  # then the last are padding
+            np.minimum(inputs.arrays["positions"], self.max_length - 1, out=inputs.arrays["positions"])
         if self.vocab_size > self.readable:  # a draft may be shown a token that only its target has
             np.minimum(inputs.arrays["tokens"], self.readable - 1, out=inputs.arrays["tokens"])
         return inputs
@@ -173,7 +175,7 @@ class OpenVINOModel:
 
     @cached_property
     def _drawing(self) -> Drawing:
-        made = partial(Drawing, self._graph, self.dtype, self.vocab_size, self.max_length)
+        made = partial(Drawing, self._graph, self.dtype, self.vocab_size)
         if self.weight_bytes >= 2 * PER_CORE:
             return made(self.weight_bytes // PER_CORE)
         # Of a smaller one, arithmetic and waiting take longer than reading its weights.

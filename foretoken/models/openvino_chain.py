@@ -39,22 +39,14 @@ class Drawing:
         graph: as `page` leaves it.
         dtype: of arithmetic and of keys and values.
         vocab_size: a token drawn is below it.
-        max_length: of the context.
         cores: threads at most.
         kinds: what to `prepare` at once.
     """
 
     def __init__(
-        self,
-        graph: ov.Model,
-        dtype: torch.dtype,
-        vocab_size: int,
-        max_length: int,
-        cores: int,
-        kinds: Sequence[Kind] = (BOTH,),
+        self, graph: ov.Model, dtype: torch.dtype, vocab_size: int, cores: int, kinds: Sequence[Kind] = (BOTH,)
     ) -> None:
-        self._graph, self._dtype, self._cores = graph, dtype, cores
-        self._vocab_size, self._max_length = vocab_size, max_length
+        self._graph, self._dtype, self._vocab_size, self._cores = graph, dtype, vocab_size, cores
         self._made: dict[Kind, tuple[Compiled, Inputs]] = {}
         self.prepare(kinds)
 
@@ -90,7 +82,7 @@ class Drawing:
         """
         likeliest = not temperature and (reading.width, True) in self._made
         compiled, inputs = self._made[reading.width, likeliest]
-        inputs.write(reading, self._max_length)
+        inputs.write(reading)
         arrays = inputs.arrays
         if not likeliest:
             arrays["coldness"][0] = 1 / temperature if temperature else COLD

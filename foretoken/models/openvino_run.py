@@ -148,33 +148,18 @@ class Inputs:
         self.tensors = {name: ov.Tensor(array, shared_memory=True) for name, array in self.arrays.items()}
         self._tokens, self._positions = (self.arrays[name].reshape(rows, width) for name in ("tokens", "positions"))
 
-    def write(self, reading: Reading, max_length: int) -> None:
-        """Write what is different every time.
-
-        Args:
-            reading: of this size.
-            max_length: of the context; padding beyond that stands at its end.
-        """
-        self._fill(self._tokens, reading.tokens)
-        if reading.positions is None:
-            for held, begin in zip(self._positions, reading.past, strict=True):
-                held[:] = range(begin, begin + len(held))
-        else:
-            self._fill(self._positions, reading.positions)
-        if reading.longest > max_length:
-            np.minimum(self._positions, max_length - 1, out=self._positions)
+    def write(self, reading: Reading) -> None:
+        """Write what is different every time."""
+        for held, values in ((self._tokens, reading.tokens), (self._positions, reading.positions)):
+            if values is None:
+                held[:] = [range(begin, begin + held.shape[1]) for begin in reading.past]
+            else:
+                real = values.shape[1]
+                held[:, :real], held[:, real:] = values, values[:, -1:]
         self.arrays["past"][:] = reading.past
         self.arrays["longest"][...] = reading.longest
         if reading.tree is not None:
             self.arrays["tree"][:] = reading.tree.reshape(-1)
-
-    @staticmethod
-    def _fill(held: Any, values: Any) -> None:
-        """Copy what each row is given; the last of it is its padding."""
-        real = values.shape[1]
-        held[:, :real] = values
-        if real < held.shape[1]:
-            held[:, real:] = values[:, -1:]
 
 
 def _settings(dtype: torch.dtype, cores: int | None) -> dict[str, Any]:

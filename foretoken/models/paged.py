@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from foretoken.host import whole
 from foretoken.models.base import Places, following
 from foretoken.models.cache import commit_moves
 from foretoken.models.openvino_graph import Layer
@@ -80,7 +81,7 @@ class PagedCache:
 
     @property
     def lengths(self) -> Tensor:
-        return torch.tensor(self._lengths, dtype=torch.int64)
+        return whole(self._lengths)
 
     def begin(self, tokens: Tensor, places: Places | None = None, least: int = 1) -> Reading:
         """Make room for new entries (arguments as in `LanguageModel.forward`); chains are padded to `least` tokens.

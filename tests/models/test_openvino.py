@@ -21,7 +21,7 @@ from foretoken.types import swap_remove
 
 from . import test_families
 from .drive import CLOSE, error, keep, random_tokens, read_chain, vanilla
-from .families import FAMILIES, VOCAB, build, config, converted
+from .families import FAMILIES, MAX_LENGTH, VOCAB, build, config, converted
 
 ov = pytest.importorskip("openvino", reason="needs the extra `openvino`")
 store = pytest.importorskip("foretoken.models.openvino_store")
@@ -106,6 +106,16 @@ def test_being_told_of_longer_rows_changes_nothing(monkeypatch: pytest.MonkeyPat
     assert ours._any._reach == 64
     assert error(torch.cat(found, 1), torch.stack([vanilla(theirs, row) for row in tokens])) < CLOSE
     converted.cache_clear()
+
+
+def test_padding_stands_within_the_context() -> None:
+    ours = converted("llama", "none")[1]
+    cache, tokens = ours.new_cache(1), random_tokens(1, 1, MAX_LENGTH)
+    read_chain(ours, cache, tokens[:, :-2])
+    keep(cache, MAX_LENGTH - 2)
+    read_chain(ours, cache, tokens[:, -2:])
+    assert ours.width(2) > 2
+    assert max(int(inputs.arrays["positions"].max()) for inputs in ours._inputs.values()) == MAX_LENGTH - 1
 
 
 def test_a_token_cannot_see_what_comes_after_it() -> None:

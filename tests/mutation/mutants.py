@@ -379,9 +379,30 @@ MUTANTS = [
     Mutant(
         "positions in a tree follow the node's number, not its depth",
         "verify.py",
-        "depths = mask.sum(-1) - 1",
-        "depths = torch.arange(mask.shape[1])",
+        "mask.sum(-1) - 1",
+        "torch.arange(mask.shape[1])",
         CACHE,
+    ),
+    Mutant(
+        "tokens that follow each other begin after the committed ones, whatever is pending",
+        "models/base.py",
+        "torch.arange(past, past + count)",
+        "torch.arange(count)",
+        ("tests/models/test_families.py::test_tree_commit_and_rollback",),
+    ),
+    Mutant(
+        "tokens that OpenVINO reads in a row all stand in one place",
+        "models/openvino_run.py",
+        "[range(begin, begin + held.shape[1]) for begin in reading.past]",
+        "[[begin] * held.shape[1] for begin in reading.past]",
+        ("tests/models/test_backends.py::test_hidden_states_are_what_the_output_embedding_reads",),
+    ),
+    Mutant(
+        "padding beyond the context is read there",
+        "models/openvino.py",
+        "if reading.longest > self.max_length:",
+        "if False:",
+        ("tests/models/test_openvino.py::test_padding_stands_within_the_context",),
     ),
     Mutant(
         "a stop token inside a draft is followed by the rest of it",
@@ -456,7 +477,7 @@ MUTANTS = [
     Mutant(
         "renewal remembers for ever what a step costs",
         "length/outlook.py",
-        "self._asked, self._draws, self._reads = asked, {}, {}",
+        "self._asked, self._steps = asked, {}",
         "self._asked = asked",
         ("tests/length/test_renewal.py",),
     ),
