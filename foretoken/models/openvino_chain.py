@@ -16,7 +16,6 @@ import numpy as np
 import openvino as ov
 import torch
 from openvino import opset13 as op
-from torch import Tensor
 
 from foretoken.models.openvino_pages import constant, parameter
 from foretoken.models.openvino_run import Compiled, Inputs
@@ -84,6 +83,7 @@ class Drawing:
         compiled, inputs = self._made[reading.width, likeliest]
         inputs.write(reading)
         arrays = inputs.arrays
+        newest, counts = arrays["tokens"], [arrays[name] for name in ("positions", "past", "longest")]
         if not likeliest:
             arrays["coldness"][0] = 1 / temperature if temperature else COLD
         numbers = np.zeros(count, np.float32) if uniforms is None else below(uniforms)
@@ -95,11 +95,12 @@ class Drawing:
             held = held or [np.empty((1, count, out.shape[1]), out.dtype) for out in found]
             for all_of_it, out in zip(held, found, strict=True):
                 all_of_it[0, place] = out[0]
-            arrays["tokens"][:-1], arrays["tokens"][-1] = arrays["tokens"][1:], found[0][0]
-            for name in ("positions", "past", "longest"):
-                arrays[name] += 1
-        tokens, prob, logits, hidden, *ends = map(torch.from_numpy, held)
-        return Continuation(tokens[..., 0].long(), prob[..., 0], logits, hidden, law(ends[0]) if ends else None)
+            newest[:-1], newest[-1] = newest[1:], found[0][0]
+            for one in counts:
+                one += 1
+        held[4:] = map(law, held[4:])
+        tokens, prob, logits, hidden, *laws = map(torch.from_numpy, held)
+        return Continuation(tokens[..., 0].long(), prob[..., 0], logits, hidden, laws[0] if laws else None)
 
 
 def quickest(drawings: list[Drawing], reading: Reading, count: int) -> Drawing:
@@ -171,13 +172,15 @@ def below(uniforms: Any) -> Any:
     return np.where(near > uniforms, np.nextafter(near, np.float32(0)), near)
 
 
-def law(cumulative: Tensor) -> Tensor:
+def law(cumulative: Any) -> Any:
     """The law that tokens were drawn from, exactly: what is between one boundary and the next.
 
     Args:
-        cumulative: [..., V] float32. What is missing to 1 at the end goes to the last token, and what is above 1 never
-            comes up. It is changed.
+        cumulative: [..., V] float32 array. What is missing to 1 at the end goes to the last token, and what is above 1
+            never comes up.
     """
-    ends = cumulative.clamp_(max=1)
+    ends = np.minimum(cumulative, np.float32(1))
     ends[..., -1] = 1
-    return ends.diff(prepend=ends.new_zeros(*ends.shape[:-1], 1))
+    between = ends.copy()
+    between[..., 1:] -= ends[..., :-1]
+    return between
