@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -80,11 +81,8 @@ def draft_ahead(
         depths = [depth + more for depth, more in zip(depths, growing, strict=True)]
     if not any(depths):
         return Draft.root_only(roots, Drawn.IID)
-    most = max(depths)
-    uneven = None if min(depths) == most else torch.tensor(depths).to(tokens[0].device, non_blocking=True)
-    said = torch.cat(laws, 1)[:, :most] if laws else None
-    nodes, law = _chain(roots, torch.cat(tokens, 1)[:, :most], said, uneven)
-    sizes = [depth + 1 for depth in depths]
+    law, sizes = law_of(laws, depths), [depth + 1 for depth in depths]
+    nodes = _chain(roots, torch.cat(tokens, 1)[:, : max(depths)], _uneven(depths, tokens[0].device))
     return Draft(nodes, chained(*sizes), sizes, law, _kind(law), None, forwards, chain=True)
 
 
@@ -128,31 +126,49 @@ def draft_until(drafter: ChainDrafter, certain: bool, batch: Batch, stop: Stop) 
     growing = [True] * len(stop.room)
     drawn, _ = drafter.candidates(batch, [roots], certain, growing, lambda *_: None, most, stop=stop)
     assert drawn.wanted is not None, "a rule decided"
-    tokens, law = _chain(roots, drawn.tokens, drawn.q, drawn.wanted)
+    tokens = _chain(roots, drawn.tokens, drawn.wanted)
+    law = None if drawn.q is None else _laid_out(drawn.q, drawn.wanted)
     unseen, bounds = Unseen(drawn.wanted, drawn.prob), list(stop.room)
     sizes = [bound + 1 for bound in bounds]
     return Draft(tokens, chained(*sizes), sizes, law, _kind(law), None, bounds, chain=True, unseen=unseen)
 
 
-def _chain(roots: Tensor, drawn: Tensor, laws: Tensor | None, depths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Tokens and laws of a chain per row.
+def law_of(drawn: list[Tensor], depths: Sequence[int]) -> Tensor | None:
+    """`Draft.q` of a chain per row.
+
+    Args:
+        drawn: [B, K, V] float each, one after the other. What was drawn from; none where every token is a point mass.
+        depths: per row. How many of these tokens it has.
+    """
+    return _laid_out(torch.cat(drawn, 1)[:, : max(depths)], _uneven(depths, drawn[0].device)) if drawn else None
+
+
+def _laid_out(drawn: Tensor, depths: Tensor | None) -> Tensor:
+    """As `law_of`, of [B, K, V] float, with depths as in `_chain`."""
+    law = torch.nn.functional.pad(drawn, (0, 0, 0, 1))
+    return law if depths is None else law.masked_fill((_left(depths, law) < 1)[..., None], 0)
+
+
+def _chain(roots: Tensor, drawn: Tensor, depths: Tensor | None) -> Tensor:
+    """`Draft.tokens` of a chain per row.
 
     Args:
         roots: [B] int64, on the CPU.
         drawn: [B, K] int64. What was drawn, meaningless beyond a row's depth.
-        laws: [B, K, V] float or None. What it was drawn from; None where every token is a point mass.
         depths: [B] int64 or None. How many tokens were drawn for each row; None for all of them.
-
-    Returns:
-        As in `Draft`.
     """
     tokens = torch.cat([roots.to(drawn.device, non_blocking=True)[:, None], drawn], 1)
-    law = None if laws is None else torch.nn.functional.pad(laws, (0, 0, 0, 1))
-    if depths is not None:
-        left = depths[:, None] - torch.arange(tokens.shape[1], device=drawn.device)  # below each node
-        tokens = tokens.masked_fill(left < 0, 0)
-        law = None if law is None else law.masked_fill((left < 1)[..., None], 0)
-    return tokens, law
+    return tokens if depths is None else tokens.masked_fill(_left(depths, tokens) < 0, 0)
+
+
+def _left(depths: Tensor, nodes: Tensor) -> Tensor:
+    """[B, N] int64. How many tokens of its row stand below each node."""
+    return depths[:, None] - torch.arange(nodes.shape[1], device=nodes.device)
+
+
+def _uneven(depths: Sequence[int], device: torch.device) -> Tensor | None:
+    """[B] int64 on a device, or None if all are the same."""
+    return None if min(depths) == max(depths) else torch.tensor(depths).to(device, non_blocking=True)
 
 
 def _kind(law: Tensor | None) -> Drawn:

@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from foretoken.costs import Costs
-from foretoken.draft.ahead import draft_unasked
+from foretoken.draft.ahead import draft_unasked, law_of
 from foretoken.host import to_device, whole
 from foretoken.length.base import LengthPolicy, Trained, single
 from foretoken.models.base import Look, Stop
@@ -167,7 +166,7 @@ class ChainDrafter(Drafter):
         probs = [[1.0] for _ in rows]
         forwards, going = [0] * len(rows), [most > 0 for most in room]
         frontier = Frontier([[0]] * len(rows), [[1.0]] * len(rows), single(going))
-        tokens, laws = [batch.roots], []
+        tokens, laws = [batch.roots], list[Tensor]()
         look = None if device.type == "cpu" else length.look
         plan = length.plan(batch, 0, least := AT_ONCE if look else 1)
         depth, ready, asked, sure = 0, 0, 0, plan.sure  # down to where: drafted, drawn, asked about, wanted anyway
@@ -187,6 +186,7 @@ class ChainDrafter(Drafter):
                 likely = min(plan.draw, max(room) - depth)
                 drawn, peeked = self.candidates(batch, tokens, certain, growing, lambda b, _: paths[b], likely, look)
                 tokens += drawn.tokens.unbind(1)
+                laws += [] if drawn.q is None else [drawn.q]
                 drawn = drawn.near(look)
                 near = list(zip(drawn.tokens.tolist(), drawn.prob.tolist(), strict=True))
                 first, ready = depth, depth + drawn.tokens.shape[1]
@@ -196,9 +196,6 @@ class ChainDrafter(Drafter):
             at, depth = depth - first, depth + 1
             if peeked:
                 batch.draft_rng.spend(growing)
-            if drawn.q is not None:
-                law = drawn.q[:, at]
-                laws.append(law if all(growing) else law * torch.tensor(growing)[:, None].to(device, non_blocking=True))
             for b, (drafting, (row_tokens, row_probs)) in enumerate(zip(growing, near, strict=True)):
                 token = row_tokens[at]
                 probs[b].append(row_probs[at])
@@ -214,8 +211,7 @@ class ChainDrafter(Drafter):
                 frontier = Frontier([[depth]] * len(rows), newest, single(going), drawn, at, ready, before)
         if not depth:
             return Draft.root_only(tokens[0], Drawn.IID)
-        stacked = torch.stack([*laws, torch.zeros_like(laws[0])], 1) if laws else None
-        return chain(batch, paths, stacked, probs, forwards, points)
+        return chain(batch, paths, law_of(laws, list(map(len, paths))), probs, forwards, points)
 
 
 def chain(

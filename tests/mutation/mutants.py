@@ -57,8 +57,8 @@ MUTANTS = [
     Mutant(
         "the draft is processed, but its raw q is handed on",
         "draft/base.py",
-        "law = drawn.q[:, at]",
-        "law = drawn.logits[:, at].softmax(-1)",
+        "else [drawn.q]",
+        "else [drawn.logits.softmax(-1)]",
         SAMPLING,
     ),
     Mutant(
@@ -631,8 +631,8 @@ MUTANTS = [
     Mutant(
         "where a device stopped, the token after the last one is drawn from what a law left that drew nothing",
         "draft/ahead.py",
-        "law.masked_fill((left < 1)[..., None], 0)",
-        "law.masked_fill((left < 0)[..., None], 0)",
+        "(_left(depths, law) < 1)",
+        "(_left(depths, law) < 0)",
         ("tests/contract/test_stop.py::test_the_law_is_the_targets",),
     ),
     Mutant(
