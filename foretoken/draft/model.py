@@ -137,13 +137,14 @@ class ModelDrafter(ChainDrafter):
         ]
         width = max(map(len, behind))
         # Padded on the left, so that the last column is the root in every row.
-        tokens = torch.tensor([[0] * (width - len(new)) + new for new in behind])
-        column = torch.arange(width)
-        spare = torch.tensor([[width - len(new)] for new in behind])
-        place = column - spare  # [B, width], negative in padding
-        mask = ((place >= 0)[:, None] & (column <= column[:, None])) | torch.eye(width, dtype=torch.bool)
-        positions = (self._cache.lengths[:, None] + place).clamp_min(0)
-        scores = self._model.forward(tokens, self._cache, Places(positions, mask), last=1)
+        tokens = whole([[0] * (width - len(new)) + new for new in behind])
+        places = None
+        if min(map(len, behind)) < width:
+            column = torch.arange(width)
+            place = column - whole([[width - len(new)] for new in behind])  # [B, width], negative in padding
+            mask = ((place >= 0)[:, None] & (column <= column[:, None])) | torch.eye(width, dtype=torch.bool)
+            places = Places((self._cache.lengths[:, None] + place).clamp_min(0), mask)
+        scores = self._model.forward(tokens, self._cache, places, last=1)
         self._cache.commit([range(width - len(new), width) for new in behind])
         return scores
 
