@@ -137,7 +137,7 @@ def law_of(drawn: list[Tensor], depths: Sequence[int]) -> Tensor | None:
     """`Draft.q` of a chain per row.
 
     Args:
-        drawn: [B, K, V] float each, one after the other. What was drawn from; none where every token is a point mass.
+        drawn: what each run of tokens was drawn from, [B, K, V] float; none where every token is a point mass.
         depths: per row. How many of these tokens it has.
     """
     return _laid_out(torch.cat(drawn, 1)[:, : max(depths)], _uneven(depths, drawn[0].device)) if drawn else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -163,13 +162,8 @@ def following(lengths: Tensor, past: int, count: int) -> Places:
         count: N.
     """
     positions = lengths[:, None] + torch.arange(past, past + count)
-    return Places(positions, _before(past, count).expand(len(lengths), -1, -1))
-
-
-@lru_cache(64)
-def _before(past: int, count: int) -> Tensor:
-    """[N, P+N] bool. Each token sees itself and everything before it; nobody may write to it."""
-    return torch.ones(count, past + count, dtype=torch.bool).tril(past)
+    mask = torch.ones(count, past + count, dtype=torch.bool).tril(past)  # each sees itself and everything before it
+    return Places(positions, mask.expand(len(lengths), -1, -1))
 
 
 class ScoresOnly:
