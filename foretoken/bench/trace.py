@@ -125,7 +125,7 @@ def _branches(
     mask = torch.arange(len(on.tokens)) <= rejected[:, None]  # [M, n]
     for depth in range(DEPTH):
         mask = torch.cat([mask, torch.eye(count, dtype=torch.bool)], 1)
-        positions = (len(request.prompt) + rejected + depth).clamp_max(draft.max_length - 1)
+        positions = len(request.prompt) + rejected + depth
         scores = draft.forward(tokens[None], cache, Places(positions[None], mask[None]))
         law = _law(scores, request)
         tokens = to_device(draw(law, rng.random(count).tolist()), law.device)

@@ -255,14 +255,19 @@ class HFModel(ScoresOnly):
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
         return self._read(tokens, cache, places, last)[0]
 
+    def _placed(self, places: Places | None, cache: KVCache, count: int) -> Places:
+        """Where so many tokens stand: as is said, or behind all that is in the cache; never beyond the context."""
+        positions, mask = places or following(cache.lengths, cache.pending, count)
+        return Places(positions.clamp_max(self.max_length - 1), mask)
+
     @torch.no_grad()
     def _read(
         self, tokens: Tensor, cache: KVCache, places: Places | None = None, last: int = 0
     ) -> tuple[Scores, TreeMask]:
         """As `forward`, and what the layers asked of the mask."""
         assert isinstance(cache, TensorCache)
-        positions, mask = places or following(cache.lengths, cache.pending, tokens.shape[1])
-        positions = positions.clamp_max(self.max_length - 1).to(self.device)
+        positions, mask = self._placed(places, cache, tokens.shape[1])
+        positions = positions.to(self.device)
         total, known = cache.begin(positions)
         tree = TreeMask(cache.lengths, known, mask, total, self.dtype)
         entries = total - tokens.shape[1]

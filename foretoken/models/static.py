@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ModelError
-from foretoken.models.base import KVCache, Look, Places, Stop, following
+from foretoken.models.base import KVCache, Look, Places, Stop
 from foretoken.models.capture import AsItIs, Capture, Step
 from foretoken.models.hf import HFModel, TreeMask
 from foretoken.models.proof import TOLERANCE, distance, draws_amiss, probe, read_with_detours, stops_as_told
@@ -65,8 +65,7 @@ class StaticModel(HFModel):
         """Read tokens, adding one pending entry per token (see `LanguageModel.forward`)."""
         assert isinstance(cache, StaticCache)
         rows, new = tokens.shape
-        positions, mask = places or following(cache.lengths, cache.pending, new)
-        positions = positions.clamp_max(self.max_length - 1)
+        positions, mask = self._placed(places, cache, new)
         with self._busy:
             storage, slots = cache.begin(positions)
             span = _span(slots, storage)
