@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
 
-from foretoken.curves import RECENT, Drafting, Drifting, Steady, interpolate
+from foretoken.curves import CALM, RECENT, Drafting, Drifting, Steady, interpolate, is_time
 
 WIDE = 16  # tokens: what is read in place of fewer is told apart
 
@@ -147,6 +147,8 @@ class MeasuredCosts(Costs):
         # Until it was measured, drafting so many rows is like drafting one.
         self._draft: defaultdict[int, Drafting] = defaultdict(partial(Drafting, draft))
         self._verify = Drifting(verify)
+        self._alike = 0  # steps in a row that were of the last one's width
+        self._unread: list[tuple[tuple[int, int, float, int, float], int, int | None, int]] = []  # not learnt from yet
         self._more = deque([switch] * (RECENT // 2), maxlen=RECENT)
         # Where one token is read as several, a plain step is like others.
         self._steady = Steady(self._verify.calibrated, self._switches) if self._width(1) < self._width(2) else None
@@ -166,20 +168,30 @@ class MeasuredCosts(Costs):
     def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
         self.last_s = draft_s + verify_s
         width, before = self._width(tokens), self._last
-        took = verify_s if forwards else draft_s + verify_s  # looking something up is no drafting
-        if forwards:
-            self._draft[rows].observe(forwards, draft_s, self._verify.level)
-        if before is not None and width < before:  # such sizes are known best
-            self._more.append(took - self._verify(width))
-        # All answers change together, since those who ask remember them until one does.
-        if fresh := self._verify.observe(width, took, 0.0 if before in (None, width) else self._switch):
-            self._switch = max(median(self._more), 0.0)
-            self._draft[rows].fit()
-        if rows == 1 and self._steady:
-            fresh |= self._steady.observe(width, verify_s, tokens == 1, fresh)
-            self.age = self._steady.age
-        self.changes += fresh
+        self._alike = self._alike + 1 if width == before else 1
+        self._unread.append(((rows, forwards, draft_s, tokens, verify_s), width, before, self._alike))
         self._pass_on(width)
+        if self._steady and rows == 1:
+            self.age = 0 if tokens == 1 and self._alike > CALM else self.age + 1
+        # One more of the same says little, and what is learnt in a row takes less time than one by one.
+        if self._alike < RECENT or is_time(self._verify.count + len(self._unread)):
+            self._learn()
+
+    def _learn(self) -> None:
+        for (rows, forwards, draft_s, tokens, verify_s), width, before, alike in self._unread:
+            took = verify_s if forwards else draft_s + verify_s  # looking something up is no drafting
+            if forwards:
+                self._draft[rows].observe(forwards, draft_s, self._verify.level)
+            if before is not None and width < before:  # such sizes are known best
+                self._more.append(took - self._verify(width))
+            # All answers change together, since those who ask remember them until one does.
+            if fresh := self._verify.observe(width, took, 0.0 if before in (None, width) else self._switch):
+                self._switch = max(median(self._more), 0.0)
+                self._draft[rows].fit()
+            if rows == 1 and self._steady:
+                fresh |= self._steady.observe(width, verify_s, tokens == 1, alike, fresh)
+            self.changes += fresh
+        self._unread.clear()
 
 
 class ScaledCosts(Costs):

@@ -17,6 +17,7 @@ class Drifting:
     """A calibrated curve and how far recent timings are from it.
 
     Attributes:
+        count: timings so far.
         level: by which factor they are.
         calibrated: seconds by size that were calibrated.
     """
@@ -24,7 +25,7 @@ class Drifting:
     def __init__(self, calibrated: Mapping[int, float]) -> None:
         self.calibrated = remembered(calibrated)
         self.level = 1.0
-        self._count = 0
+        self.count = 0
         self._all: deque[float] = deque(maxlen=4 * RECENT)
         self._sizes: deque[int] = deque(maxlen=RECENT)
         # Of each size, and when that was.
@@ -45,20 +46,20 @@ class Drifting:
         ratio = max(seconds - extra, seconds / 2) / self.calibrated(size)
         self._all.append(ratio)
         self._sizes.append(size)
-        self._count += 1
-        if fresh := is_time(self._count):
+        self.count += 1
+        if fresh := is_time(self.count):
             self.level = median(self._all)
             self._known.clear()
         # Where one size alone was timed lately, nothing says that it is the size which is slow, and not the machine.
         if not extra and self._sizes.count(size) < len(self._sizes):
-            self._at[size].append((ratio / self.level, self._count))
+            self._at[size].append((ratio / self.level, self.count))
         return fresh
 
     def _own(self, size: int) -> float:
         """By which factor timings of that size are slower than all; the longer ago they were, the less they say."""
         if not (seen := self._at.get(size)):
             return 1.0
-        doubt = RECENT + (self._count - seen[-1][1]) / 2
+        doubt = RECENT + (self.count - seen[-1][1]) / 2
         return 1 + (median(ratio for ratio, _ in seen) - 1) * len(seen) / (len(seen) + doubt)
 
 
@@ -109,19 +110,16 @@ class Steady:
         switches: whether a change of width costs anything.
 
     Attributes:
-        age: steps since plain ones were seen so, or since there were any.
         plain_s: seconds of those, as far as others say how the machine has changed since.
     """
 
     def __init__(self, calibrated: Callable[[int], float], switches: bool) -> None:
-        self.age = 0
         self.plain_s = calibrated(1)
         self._calibrated, self._switches = calibrated, switches
         self._seen = deque([self.plain_s] * CALM, maxlen=RECENT)  # over how slow others were
         self._slow = 1.0  # how slow others are, over what was calibrated
         self._others: deque[float] = deque(maxlen=RECENT)
         self._own: defaultdict[int, deque[float]] = defaultdict(partial(deque, maxlen=RECENT))  # over plain ones'
-        self._last = self._row = 0
 
     def share(self, width: int) -> float:
         """Plain steps that one of that width takes."""
@@ -131,27 +129,25 @@ class Steady:
         own = self._own[width]
         return calibrated * (1 + (median(own) - 1) * len(own) / (len(own) + RECENT))
 
-    def observe(self, width: int, seconds: float, plain: bool, fresh: bool) -> bool:
+    def observe(self, width: int, seconds: float, plain: bool, alike: int, fresh: bool) -> bool:
         """Learn from a step.
 
         Args:
             width: tokens it read.
             seconds: it took.
             plain: whether nothing was drafted.
+            alike: steps of that width in a row, with this one.
             fresh: whether other answers change now.
 
         Returns:
             Whether it changes what is said.
         """
-        self._row, self._last = self._row + 1 if width == self._last else 1, width
-        calm = self._row > CALM
-        self.age += 1
+        calm = alike > CALM
         if plain:
             if not calm:
                 return False
-            self.age = 0
             self._seen.append(seconds / self._slow)
-            if not is_time(self._row):
+            if not is_time(alike):
                 return False
         else:
             if calm or not self._switches:

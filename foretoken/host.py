@@ -29,7 +29,16 @@ def whole(values: object) -> Tensor:
     return torch.from_numpy(np.array(values, np.int64))
 
 
+def real(values: object, dtype: torch.dtype = torch.float64) -> Tensor:
+    """[...] float, on the CPU, in that precision; made as `whole` makes its numbers.
+
+    Args:
+        values: numbers, as nested lists.
+        dtype: float32 or float64.
+    """
+    return torch.from_numpy(np.array(values, np.float32 if dtype == torch.float32 else np.float64))
+
+
 def to_device(values: object, device: torch.device) -> Tensor:
     """A tensor of numbers on a device, without waiting for what is going on there."""
-    made = torch.tensor(values)
-    return made if device.type == "cpu" else made.to(device, non_blocking=True)
+    return torch.tensor(values).to(device, non_blocking=True)

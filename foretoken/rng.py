@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import GenerationError
-from foretoken.host import to_host
+from foretoken.host import real, to_host
 from foretoken.types import Row
 
 
@@ -124,7 +124,7 @@ class SeededRng:
 
     def peek(self, count: int) -> Tensor:
         numbers = [self._stream(b).peek(count) for b in range(len(self._rows))]
-        return torch.tensor(numbers, dtype=torch.float64).reshape(-1, count)
+        return real(numbers).reshape(-1, count)
 
     def spend(self, counts: Sequence[int]) -> None:
         for b, count in enumerate(counts):
@@ -160,7 +160,7 @@ def land(probs: Tensor, uniforms: Any) -> tuple[Tensor, Tensor]:
     """
     cumulative = probs.cumsum(-1, dtype=torch.float64)
     mass = cumulative[..., -1:]
-    share = torch.as_tensor(uniforms, dtype=torch.float64).to(probs.device, non_blocking=True)
+    share = (uniforms if isinstance(uniforms, Tensor) else real(uniforms)).to(probs.device, non_blocking=True)
     # The first entry above the point; a share below 1 leaves it below the sum, even when rounded.
     return torch.searchsorted(cumulative, mass * share, right=True).squeeze(-1), mass.squeeze(-1)
 

@@ -26,6 +26,19 @@ def test_given_costs_do_not_learn() -> None:
     assert GivenCosts(0.2).verify_s(17) == 1.0
 
 
+def test_steps_of_one_width_are_learnt_from_together_and_once() -> None:
+    """From the ninth on every ninth step; another width is learnt from at once, after what was left."""
+    costs, changes = MeasuredCosts({1: 0.1}, {1: 1.0, 4: 1.0}), list[int]()
+    for _ in range(3 * RECENT + 2):
+        costs.observe(1, 3, 0.3, 4, 1.2)
+        changes.append(costs.changes)
+    assert changes == [*range(1, 9), *[9] * 9, *[10] * 9, *[11] * 3]
+    assert costs.last_s == 1.5
+    costs.observe(1, 0, 0.0, 1, 1.1)
+    assert costs._verify.count == 3 * RECENT + 3
+    assert costs.verify_s(4) == pytest.approx(1.2, rel=0.02)
+
+
 def test_measured_costs_follow_the_machine_also_where_nothing_was_measured() -> None:
     costs = MeasuredCosts({1: 0.1, 2: 0.2}, {1: 1.0, 2: 1.0, 4: 2.0})
     assert (costs.draft_s(1), costs.verify_s(3)) == (0.1, 1.5)

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from foretoken.accept.at_once import pays, settle_at_once
 from foretoken.accept.base import AcceptanceRule, after, chain_chances, chain_law, chain_ratios, chain_verdict
-from foretoken.host import to_host
+from foretoken.host import real, to_host
 from foretoken.rng import Dice
 from foretoken.types import Draft, Drawn, Verdict
 
@@ -39,7 +39,7 @@ class Block(AcceptanceRule):
         # As lists these few numbers take less time than `joint_ratio`, which is for a device.
         joint = [list(accumulate(row, lambda w, ratio: min(w * ratio, 1.0), initial=1.0)) for row in ratios]
         padded = [[*row, *[0.0] * (p.shape[1] - len(row))] for row in joint]
-        weight = torch.tensor(padded, dtype=p.dtype).to(p.device, non_blocking=True)  # [B, N]
+        weight = real(padded, p.dtype).to(p.device, non_blocking=True)  # [B, N]
         left, spare = _left(weight, p, chain_law(draft, p))
         shares = to_host(spare)[0].tolist()
         counts = [_longest(partial(rng.coin, b), *both) for b, both in enumerate(zip(joint, shares, strict=True))]

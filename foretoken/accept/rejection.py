@@ -57,5 +57,5 @@ class Rejection(AcceptanceRule):
 
 def _accepted(sizes: Sequence[int], numbers: list[list[float]], chances: Sequence[Tensor]) -> list[int]:
     """Tokens up to the first that is refused."""
-    coins = zip(numbers, ratios(sizes, *chances), strict=True)
+    coins = zip(numbers, ratios(sizes, *(each.tolist() for each in chances)), strict=True)
     return [leading(number < min(ratio, 1.0) for number, ratio in zip(row, own, strict=False)) for row, own in coins]

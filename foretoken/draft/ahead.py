@@ -140,12 +140,15 @@ def law_of(drawn: list[Tensor], depths: Sequence[int]) -> Tensor | None:
         drawn: what each run of tokens was drawn from, [B, K, V] float; none where every token is a point mass.
         depths: per row. How many of these tokens it has.
     """
-    return _laid_out(torch.cat(drawn, 1)[:, : max(depths)], _uneven(depths, drawn[0].device)) if drawn else None
+    if not drawn:
+        return None
+    all_of_it = drawn[0] if len(drawn) == 1 else torch.cat(drawn, 1)
+    return _laid_out(all_of_it[:, : max(depths)], _uneven(depths, all_of_it.device))
 
 
 def _laid_out(drawn: Tensor, depths: Tensor | None) -> Tensor:
     """As `law_of`, of [B, K, V] float, with depths as in `_chain`."""
-    law = torch.nn.functional.pad(drawn, (0, 0, 0, 1))
+    law = torch.cat([drawn, drawn.new_zeros(len(drawn), 1, drawn.shape[2])], 1)
     return law if depths is None else law.masked_fill((_left(depths, law) < 1)[..., None], 0)
 
 

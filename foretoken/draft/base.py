@@ -166,18 +166,16 @@ class ChainDrafter(Drafter):
         probs = [[1.0] for _ in rows]
         forwards, going = [0] * len(rows), [most > 0 for most in room]
         frontier = Frontier([[0]] * len(rows), [[1.0]] * len(rows), single(going))
-        tokens, laws = [batch.roots], list[Tensor]()
+        tokens = [batch.roots]
+        laws: list[Tensor] = []
         look = None if device.type == "cpu" else length.look
         plan = length.plan(batch, 0, least := AT_ONCE if look else 1)
         depth, ready, asked, sure = 0, 0, 0, plan.sure  # down to where: drafted, drawn, asked about, wanted anyway
         while any(going):
-            if depth < sure:
-                growing = list(going)
-            else:
-                wanted, children = length.grow(frontier, batch), shape.children(frontier)
-                growing = [
-                    one and grow and count > 0 for one, (grow,), (count,) in zip(going, wanted, children, strict=True)
-                ]
+            growing = going
+            if depth >= sure:
+                decided = zip(going, length.grow(frontier, batch), shape.children(frontier), strict=True)
+                growing = [one and grow and count > 0 for one, (grow,), (count,) in decided]
                 asked = depth
             if not any(growing):
                 break
@@ -193,25 +191,33 @@ class ChainDrafter(Drafter):
                 sure, most = min(plan.sure, ready), plan.most
                 cost = sum(map(self.forwards, range(depth + 1, ready + 1)))
                 forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
-            at, depth = depth - first, depth + 1
-            if peeked:
-                batch.draft_rng.spend(growing)
+            begin, depth = depth - first, max(depth + 1, sure)  # so many together, then it is asked again
+            end = depth - first
+            taken: list[list[int]] = []
+            going = []
             for b, (drafting, (row_tokens, row_probs)) in enumerate(zip(growing, near, strict=True)):
-                token = row_tokens[at]
-                probs[b].append(row_probs[at])
-                if drafting:
-                    paths[b].append(token)
-                # Nothing may follow an end-of-sequence token, so drafting stops there.
-                ends = depth >= min(most, room[b]) or token in rows[b].request.stop_token_ids
-                going[b] = drafting and not ends
+                deepest, ends = min(most, room[b]), rows[b].request.stop_token_ids
+                new = up_to(ends, row_tokens[begin : min(end, deepest - first)]) if drafting else []
+                paths[b] += new
+                probs[b] += row_probs[begin:end]
+                taken.append(new)
+                going.append(len(new) == end - begin and depth < deepest and new[-1] not in ends)
+            if peeked:
+                batch.draft_rng.spend(list(map(len, taken)))
             if certain:
-                check_usable([of[-1] for of, more in zip(probs, growing, strict=True) if more])
-            if depth >= sure:  # it is asked next
+                said = [own[begin:][: len(new)] for new, (_, own) in zip(taken, near, strict=True)]
+                check_usable([one for own in said for one in own])
+            if any(going):
                 newest, before = [[of[-1]] for of in probs], [of[asked + 1 : depth] for of in probs]
-                frontier = Frontier([[depth]] * len(rows), newest, single(going), drawn, at, ready, before)
+                frontier = Frontier([[depth]] * len(rows), newest, single(going), drawn, end - 1, ready, before)
         if not depth:
             return Draft.root_only(tokens[0], Drawn.IID)
         return chain(batch, paths, law_of(laws, list(map(len, paths))), probs, forwards, points)
+
+
+def up_to(ends: frozenset[int], tokens: list[int]) -> list[int]:
+    """Tokens as far as the first that nothing may follow, such as an end of sequence."""
+    return tokens if ends.isdisjoint(tokens) else tokens[: 1 + min(map(tokens.index, ends.intersection(tokens)))]
 
 
 def chain(

@@ -26,7 +26,7 @@ class Outlook:
     """
 
     __slots__ = (
-        *("_asked", "_bounds", "_expect", "_first", "_gains", "_hurdles", "_known", "_room", "_steps"),
+        *("_asked", "_bounds", "_expect", "_first", "_gains", "_hurdles", "_known", "_room", "_steps", "_worth"),
         "drawn",
     )
 
@@ -36,6 +36,7 @@ class Outlook:
         # Seconds with some candidates and more, by the same and those drawn, and what was read before.
         self._steps: dict[tuple[int, int, int | None], list[float]] = {}
         self._bounds: dict[tuple[int, int, int | None], tuple[int, int]] = {}  # by depth, those drawn, and the same
+        self._worth: dict[tuple[int, int, int | None, int], float] = {}  # and by rows that pay
         self._first: dict[int | None, int] = {}  # candidates that pay most at first
         self._gains: list[float] = []  # of the next few candidates
         self._hurdles: list[float] = []  # by candidates so far, from the first one on
@@ -49,7 +50,7 @@ class Outlook:
 
     def forget(self) -> None:
         """Forget what follows from expectations, which have changed."""
-        self._gains, self._hurdles, self._room, self._first, self._bounds = [], [], {}, {}, {}
+        self._gains, self._hurdles, self._room, self._first, self._bounds, self._worth = [], [], {}, {}, {}, {}
 
     def steps(self, depth: int, price: Prices, count: int = AHEAD) -> list[float]:
         """Seconds of this step with so many candidates, with one more, and so on: up to `count` more, or beyond."""
@@ -62,7 +63,15 @@ class Outlook:
 
     def worth(self, depth: int, price: Prices) -> float:
         """Expected gain over cost of going on: the best of a few lengths."""
-        return max(gain / max(cost, 1e-12) for gain, cost in self._options(depth, price))
+        what = depth, self.drawn, price.costs.after, price.drafting
+        if what not in self._worth:
+            self._worth[what] = max(gain / max(cost, 1e-12) for gain, cost in self._options(depth, price))
+        return self._worth[what]
+
+    def more_s(self, depth: int, price: Prices) -> float:
+        """A row's part of the seconds that one more candidate takes."""
+        here, there, *_ = self.steps(depth, price)
+        return (there - here) * price.share
 
     def likely(self, depth: int, price: Prices, survival: float) -> int:
         """How many more candidates pay most, out of a few.

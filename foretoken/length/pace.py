@@ -7,19 +7,22 @@ from itertools import accumulate
 from operator import mul
 
 from foretoken.curves import is_time
+from foretoken.length.balance import Balance
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.floor import Floor
 from foretoken.length.outlook import Outlook
-from foretoken.length.record import FADE, START, Record, believed
+from foretoken.length.record import FADE, Record
 from foretoken.prices import Prices
 
 OPEN = 1.25  # the head is asked where gain and cost are within this factor of each other
-ASKING = 0.1  # of a plain step is what asking takes at most
-CLOSE = 0.7  # of the time of plain decoding; below that, there is no doubt
 
 
-class Pace:
-    """What one request has learnt: how likely its candidates are accepted, and how fast its drafting steps were.
+def nobody(stake_s: float | None, prob: float) -> None:
+    """What is heard where there is no head."""
+
+
+class Pace(Balance):
+    """What one request has learnt: how likely its candidates are accepted, beside how fast its steps were.
 
     Args:
         temperature: of the request. The warmer, the less the draft's probability of a drawn token says of acceptance.
@@ -30,55 +33,34 @@ class Pace:
     Attributes:
         belief: how likely a candidate is accepted, given the log-odds of the draft's probability of it.
         outlook: what going deeper costs and brings.
-        rest: steps to decode plainly before drafting is tried again.
-        resting: whether the coming step is one of them.
         chosen: known candidates that it chose in this step.
     """
 
     __slots__ = (
-        *("_accepted", "_before", "_floor", "_judged", "_lessons", "_overall", "_own", "_reader", "_scores"),
-        *("_survival", "_tries", "_unread", "belief", "chosen", "outlook", "rest", "resting"),
+        *("_accepted", "_before", "_judged", "_known", "_lessons", "_reader", "_scores", "_survival", "_uncounted"),
+        *("_unread", "belief", "chosen", "outlook"),
     )
 
     def __init__(self, temperature: float, overall: Record, known: bool = False, floor: Floor | None = None) -> None:
+        super().__init__(overall, floor)
         self.belief = Belief(0.0, 1.0) if known else Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
         self._reader = Belief(0.0, 1.0)  # the head is calibrated, but not on this request
         self._scores: dict[int, float] = {}  # what the head said in this step
-        self._floor = floor or Floor()
         self._before = 1.0  # the draft's probability of the candidate before
         self._accepted, self._judged = 3.0, 5.0  # a first guess, soon outweighed
         self._survival = 1.0  # chance that all candidates so far are accepted
         self._lessons = 0  # steps that drafted
         self._unread: list[tuple[Sequence[float], dict[int, float], int]] = []  # those not learnt from yet
-        self.outlook = Outlook(known, self._expect)
-        self._own, self._overall = Record(), overall
-        self._own.steps = START * overall.steps / overall.tokens
-        self.rest, self.resting, self.chosen = 0 if overall.pays else overall.rest, False, 0
-        self._tries = True  # the coming draft is the first of all, or after a rest
-
-    @property
-    def close(self) -> bool:
-        """Whether drafting is hardly faster than plain decoding, if at all."""
-        return self._own.steps > CLOSE * self._own.tokens
-
-    @property
-    def least(self) -> int:
-        """Tokens that the coming step reads at least, if it is of this request alone."""
-        return 1 if self.resting else self._floor.least
+        self._uncounted: list[tuple[int, int, int, float | None]] = []  # the same, of what they took
+        self.outlook, self._known = Outlook(known, self._expect), known
+        self.chosen = 0
 
     def begin(self) -> bool:
-        """A step begins; says whether it is one of a rest."""
-        self.resting, self.chosen = self.rest > 0, 0
-        if self.resting:
-            self.skip()
-        return self.resting
+        self.chosen = 0
+        return super().begin()
 
     def skip(self) -> None:
-        """One plain step of a rest is over."""
-        self.rest -= 1
-        self._tries = True
-        self._overall.rest = self.rest
-        self._own.fade()
+        super().skip()
         self._fade()
 
     def start(self, price: Prices) -> None:
@@ -91,7 +73,7 @@ class Pace:
         depth: int,
         prob: float,
         price: Prices,
-        read: Callable[[float], float | None] = lambda prob: None,
+        read: Callable[[float | None, float], float | None] = nobody,
         drawn: int = 0,
         sure: Sequence[float] = (),
     ) -> bool:
@@ -101,7 +83,8 @@ class Pace:
             depth: candidates so far.
             prob: the draft's probability of the newest one.
             price: of drafting.
-            read: asks the head about the candidate before it, given its probability.
+            read: asks the head about the candidate before it, given the seconds that this can save, if they are
+                measured, and its probability.
             drawn: candidates that are drawn already.
             sure: those of candidates that it was not asked about, after the last one and before the newest.
         """
@@ -109,13 +92,15 @@ class Pace:
             self.start(price)
             return not self.resting
         self.outlook.drawn = drawn
-        for one in sure:
-            self._survival *= self.belief(log_odds(one))
-            self._before = one
-        self._survival *= self.belief(log_odds(prob))
         worth = self._survival * self.outlook.worth(depth, price)
-        before, self._before = self._before, prob
-        if depth > 1 and 1 / OPEN < worth < OPEN and (said := read(before)) is not None:
+        before = self._before
+        for one in (*sure, prob):
+            before, self._before = self._before, one
+            chance = self.belief(log_odds(one))
+            self._survival *= chance
+            if (worth := worth * chance) <= 1 / OPEN:  # it can only become less
+                return False
+        if depth > 1 and worth < OPEN and (said := read(self._stake_s(depth, price), before)) is not None:
             score = self._scores[depth - 2] = log_odds(said)
             better = self._reader(score) / self.belief(log_odds(before))
             self._survival *= better
@@ -167,13 +152,9 @@ class Pace:
         self.outlook.drawn = drawn
         return self.outlook.bounds(depth, price)
 
-    def _floored(self, price: Prices) -> Prices:
-        """The price of a step of this request, which may have to read many tokens."""
-        return price if price.rows > 1 else price._replace(least=self.least)
-
-    def _token_s(self, price: Prices) -> float:
-        """Seconds per token; plain decoding is always to be had."""
-        return min(self._own.steps / self._own.tokens, 1.0) * price.plain_s
+    def _stake_s(self, depth: int, price: Prices) -> float | None:
+        """Seconds that a wrong decision costs, which is a close one; None where nothing is measured."""
+        return None if price.costs.last_s is None else (OPEN - 1) * self.outlook.more_s(depth, price)
 
     def _expect(self, price: Prices) -> tuple[float, float]:
         """Chance that a candidate is accepted, and seconds per token."""
@@ -187,23 +168,21 @@ class Pace:
             accepted: how many of them were kept.
             price: of drafting.
         """
-        price = self._floored(price)
         self._lessons += 1
         self._unread.append((probs, self._scores, accepted))
-        if is_time(self._lessons):  # of what is done in a row, the first is dear, as everything is after a large model
+        self._uncounted.append((len(probs), self.outlook.drawn, accepted, price.costs.last_s))
+        if fresh := is_time(self._lessons):  # of what is done in a row, the first is dear, as it is after a large model
             for lesson in self._unread:
                 self._learn(*lesson)
             self._unread.clear()
             self.outlook.forget()
-        tries, self._tries = self._tries, False
-        last_s = None if tries else price.costs.last_s
-        took = self._count(self.outlook.steps(len(probs), price, 0)[0] / price.plain_s, accepted + 1, last_s, price)
-        lost = took + price.back_s(len(probs)) / price.plain_s - accepted - 1
-        if tries:
-            lost += self._overall.tried(took, price)
-        # A step that paid is followed by another, whatever those before it were.
-        if lost > 0 and not self._own.pays:
-            self._pause(lost, price)
+        # Where drafting clearly pays, one step more changes nothing.
+        if fresh or self.tries or self.close or self._known or price.costs.last_s is None:
+            price = self._floored(price)
+            for count, drawn, kept, last_s in self._uncounted:
+                self.outlook.drawn = drawn
+                self.drafted(self.outlook.steps(count, price, 0)[0], count, kept + 1, last_s, price)
+            self._uncounted.clear()
 
     def _learn(self, probs: Sequence[float], scores: Mapping[int, float], accepted: int) -> None:
         """Learn how likely candidates are accepted from a step that drafted."""
@@ -215,36 +194,6 @@ class Pace:
         self._fade()
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))
-
-    def waits(self, price: Prices) -> None:
-        """Learn from a step for which nothing was known that was worth it: asking took time. Rests say nothing."""
-        if self.resting:
-            return
-        price = self._floored(price)
-        should = price.read_s(0) / price.plain_s if price.least > 1 else 1.0
-        lost = self._count(should, 1, price.costs.last_s, price) - 1
-        if lost > 0 and not self._overall.pays:
-            self._pause(min(lost, ASKING), price)
-
-    def _pause(self, lost: float, price: Prices) -> None:
-        """Rest after so many plain steps were lost, unless a floor would not lose them, or knows that it does."""
-        if price.rows > 1 or not self._floor.helps():
-            self.rest = self._overall.pause(lost)
-
-    def _count(self, should: float, tokens: int, last_s: float | None, price: Prices) -> float:
-        """Count a step that should take so many plain steps, and say what it took.
-
-        Args:
-            should: as costs have it.
-            tokens: that it gave.
-            last_s: seconds that it really took; None if not measured.
-            price: of drafting.
-        """
-        took = believed(should if last_s is None else last_s / price.plain_s, should)
-        self._own.add(took, tokens)
-        self._overall.add(took, tokens)
-        self._floor.count(tokens, took)
-        return took
 
     def _fade(self) -> None:
         self._accepted, self._judged = FADE * self._accepted, FADE * self._judged

@@ -16,7 +16,8 @@ from foretoken.errors import ConfigError
 from foretoken.length.base import Growth, LengthPolicy, Plan, check_length, leaves, single
 from foretoken.length.belief import chances
 from foretoken.length.floor import Floor
-from foretoken.length.pace import Pace
+from foretoken.length.hearing import Hearing
+from foretoken.length.pace import Pace, nobody
 from foretoken.length.record import EAGER, PATIENCE, Record
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.models.base import Stop
@@ -77,7 +78,7 @@ class Renewal(LengthPolicy):
 
     def __init__(self, config: Config | None = None, head: AcceptanceHead | None = None) -> None:
         self.config = config or self.Config()
-        self._head = head
+        self._head, self._hearing = head, head and Hearing(head)
         self._given = None if self.config.cost is None else Prices(GivenCosts(self.config.cost))
         self.uses_clock = self._given is None
         self._apart = 0  # steps that are still to be decoded plainly, to time them
@@ -119,7 +120,7 @@ class Renewal(LengthPolicy):
                 depth,
                 prob,
                 self._prices(row, batch, drafting),
-                partial(self._read, frontier, b, row),
+                partial(self._hearing.ask, frontier, b, row) if self._hearing else nobody,
                 0 if row.request.repeats else frontier.ready,  # neighbours decide whether tokens are drawn ahead
                 sure[b],
             )
@@ -197,12 +198,6 @@ class Renewal(LengthPolicy):
         paces = [row.memory.get((self, known)) for row in batch.rows for known in (False, True)]
         found = [pace.close for pace in paces if pace]
         return bool(found) and all(found)
-
-    def _read(self, frontier: Frontier, b: int, row: Row, prob: float) -> float | None:
-        """What the head says of the token before the newest one, given the draft's probability of it."""
-        if self._head is None or (read := self._head.heard(frontier, slice(b, b + 1))) is None:
-            return None
-        return self._head.judge(read, [prob], [row.request.sampling.temperature])[0]
 
     def _prices(self, row: Row, batch: Batch, drafting: int) -> Prices:
         return self._given or prices(row, batch, drafting)

@@ -111,13 +111,12 @@ class OpenVINOModel:
             fixed = self._fixed.get(reading.width) if rows == 1 and reading.tree is None else None
             # Padding is scored as well, so that there are few sizes.
             keep = (0, reading.width) if fixed else (begin, end if last else reading.width)
-            graph = fixed or self._any
-            found = graph.infer(self._given(reading, keep), reading.cached)
+            found = (fixed or self._any).infer(self._given(reading, keep), reading.cached)
             wanted = slice(begin - keep[0], end - keep[0])
             logits, hidden = (
                 torch.from_numpy(out.reshape(rows, keep[1] - keep[0], -1)[:, wanted].copy()) for out in found
             )
-        cache.end()
+        cache.end(tokens, places)
         if more := self.vocab_size - logits.shape[-1]:  # pads, or cuts
             logits = pad(logits, (0, more), value=-torch.inf)
         return Scores(logits, hidden)
@@ -166,7 +165,7 @@ class OpenVINOModel:
         with self._busy:
             numbers = None if uniforms is None else uniforms[0].numpy()
             drawn = self._drawing.run(reading, count, temperature, numbers)
-        cache.end_chain(tokens[:, 1:], drawn.tokens[:, :-1], at)
+        cache.end_chain(tokens, drawn.tokens, at)
         assert drawn.logits is not None, "nobody looks before the end on a CPU"
         if more := self.vocab_size - drawn.logits.shape[-1]:
             logits = pad(drawn.logits, (0, more), value=-torch.inf)

@@ -17,6 +17,7 @@ import openvino as ov
 import torch
 from openvino import opset13 as op
 
+from foretoken.host import real, whole
 from foretoken.models.openvino_pages import constant, parameter
 from foretoken.models.openvino_run import Compiled, Inputs
 from foretoken.models.paged import Reading
@@ -82,25 +83,26 @@ class Drawing:
         likeliest = not temperature and (reading.width, True) in self._made
         compiled, inputs = self._made[reading.width, likeliest]
         inputs.write(reading)
-        arrays = inputs.arrays
-        newest, counts = arrays["tokens"], [arrays[name] for name in ("positions", "past", "longest")]
+        arrays, counters, newest = inputs.arrays, inputs.counters, inputs.arrays["tokens"]
         if not likeliest:
             arrays["coldness"][0] = 1 / temperature if temperature else COLD
         numbers = np.zeros(count, np.float32) if uniforms is None else below(uniforms)
+        drawn: list[tuple[int, float]] = []
         held: list[Any] = []
         for place in range(count):
             if not likeliest:
                 arrays["uniform"][0] = numbers[place]
-            found = compiled.infer(inputs, reading.cached)[: 5 if temperature else 4]
+            token, prob, *found = compiled.infer(inputs, reading.cached)[: 5 if temperature else 4]
             held = held or [np.empty((1, count, out.shape[1]), out.dtype) for out in found]
             for all_of_it, out in zip(held, found, strict=True):
                 all_of_it[0, place] = out[0]
-            newest[:-1], newest[-1] = newest[1:], found[0][0]
-            for one in counts:
-                one += 1
-        held[4:] = map(law, held[4:])
-        tokens, prob, logits, hidden, *laws = map(torch.from_numpy, held)
-        return Continuation(tokens[..., 0].long(), prob[..., 0], logits, hidden, laws[0] if laws else None)
+            newest[:-1], newest[-1] = newest[1:], token
+            counters += 1
+            drawn.append((token.item(), prob.item()))
+        held[2:] = map(law, held[2:])
+        logits, hidden, *laws = map(torch.from_numpy, held)
+        tokens, probs = zip(*drawn, strict=True)
+        return Continuation(whole([tokens]), real([probs]), logits, hidden, laws[0] if laws else None)
 
 
 def quickest(drawings: list[Drawing], reading: Reading, count: int) -> Drawing:
@@ -169,7 +171,8 @@ def below(uniforms: Any) -> Any:
         uniforms: float64 array.
     """
     near = uniforms.astype(np.float32)
-    return np.where(near > uniforms, np.nextafter(near, np.float32(0)), near)
+    near.view(np.int32)[...] -= near > uniforms  # the bits of a positive number, as a whole one, count such numbers
+    return near
 
 
 def law(cumulative: Any) -> Any:
@@ -181,6 +184,7 @@ def law(cumulative: Any) -> Any:
     """
     ends = np.minimum(cumulative, np.float32(1))
     ends[..., -1] = 1
-    between = ends.copy()
-    between[..., 1:] -= ends[..., :-1]
+    between = np.empty_like(ends)
+    between[..., 0] = ends[..., 0]
+    np.subtract(ends[..., 1:], ends[..., :-1], between[..., 1:])
     return between

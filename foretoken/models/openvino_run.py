@@ -129,16 +129,19 @@ class Inputs:
 
     Attributes:
         arrays: what is written to.
+        counters: those of them that count on from token to token, in one array: positions, `past` and `longest`.
         tensors: the same memory, as OpenVINO takes it.
     """
 
     def __init__(self, rows: int, width: int, keep: tuple[int, int], tree: bool, **more: Any) -> None:
         ends = np.arange(rows + 1, dtype=np.int32) * width
+        self.counters = np.zeros(rows * width + rows + 1, np.int32)
+        positions, past, longest = np.split(self.counters, [rows * width, rows * width + rows])
         self.arrays: dict[str, Any] = {
             "tokens": np.zeros((rows * width, 1), np.int32),
-            "positions": np.zeros((rows * width, 1), np.int32),
-            "past": np.zeros(rows, np.int32),
-            "longest": np.zeros((), np.int32),
+            "positions": positions[:, None],
+            "past": past,
+            "longest": longest.reshape(()),
             "begins": ends,
             "keep": (ends[:-1, None] + np.arange(*keep)).astype(np.int32).reshape(-1),
             "tree": np.zeros(rows * width * width * tree, np.uint8),
@@ -147,12 +150,14 @@ class Inputs:
         }
         self.tensors = {name: ov.Tensor(array, shared_memory=True) for name, array in self.arrays.items()}
         self._tokens, self._positions = (self.arrays[name].reshape(rows, width) for name in ("tokens", "positions"))
+        self._following = np.arange(width, dtype=np.int32)
 
     def write(self, reading: Reading) -> None:
         """Write what is different every time."""
         for held, values in ((self._tokens, reading.tokens), (self._positions, reading.positions)):
             if values is None:
-                held[:] = [range(begin, begin + held.shape[1]) for begin in reading.past]
+                for row, begin in zip(held, reading.past, strict=True):
+                    np.add(self._following, begin, row)
             else:
                 real = values.shape[1]
                 held[:, :real], held[:, real:] = values, values[:, -1:]

@@ -76,8 +76,7 @@ class PagedCache:
         self._capacity = 0
         self._cached: dict[str, Any] | None = None
         # What was read since the last commit, for the rare mask that hides some of it.
-        self._held: list[tuple[Places | None, tuple[Tensor, ...]]] = []
-        self._next: tuple[Places | None, Tensor] | None = None
+        self._held: list[tuple[Places | None, Sequence[Any]]] = []
 
     @property
     def lengths(self) -> Tensor:
@@ -90,7 +89,6 @@ class PagedCache:
         again together with the new tokens.
         """
         past, width = self.pending, tokens.shape[1]
-        self._next = places, tokens
         tree = positions = None
         if places is not None:
             seen = places.mask.numpy()
@@ -108,10 +106,9 @@ class PagedCache:
         cached = self._reserve([count + width for count in counts])
         return Reading(tokens.numpy(), positions, width, tree, counts, cached, max(counts, default=0) + width)
 
-    def end(self) -> None:
+    def end(self, tokens: Tensor, places: Places | None) -> None:
         """The forward is done: its entries are pending."""
-        assert self._next is not None
-        self._hold(*self._next)
+        self._hold(places, tokens.numpy())
 
     def begin_chain(self, tokens: Tensor, at: Tensor, count: int, least: int = 1) -> Reading:
         """Make room for so many new entries, of which only the first token is known (see `LanguageModel.chain`).
@@ -127,14 +124,14 @@ class PagedCache:
         cached = self._reserve([place + count for place in places])
         return Reading(tokens.numpy()[:, -width:], None, width, None, past, cached, max(past) + width)
 
-    def end_chain(self, first: Tensor, others: Tensor, at: Tensor) -> None:
-        """A chain is done: its first token, [B, 1], and the others read, [B, K-1], int64, are pending.
+    def end_chain(self, first: Tensor, drawn: Tensor, at: Tensor) -> None:
+        """A chain is done: its first token, [B, 2], and those drawn but the last, [B, K], int64, are pending.
 
         Everything before them is in the cache.
         """
         if not self.pending:
             self._lengths = at.tolist()
-        self._hold(None, first, others)
+        self._hold(None, first.numpy()[:, 1:], drawn.numpy()[:, :-1])
 
     def commit(self, kept: Sequence[Sequence[int]]) -> None:
         """Keep some pending entries, in order, and drop the rest (see `KVCache.commit`)."""
@@ -166,16 +163,15 @@ class PagedCache:
     def release(self, rows: Iterable[int]) -> None:
         """Forget rows; the others move as `swap_remove` says."""
         gone = set(rows)
-        lengths, tables = list(self._lengths), self._tables
         for row in gone:
-            self._free += tables[row]
-        for to, source in swap_remove(len(lengths), gone):
-            lengths[to], tables[to] = lengths[source], tables[source]
-        left = len(lengths) - len(gone)
-        self._lengths, self._tables, self._cached = lengths[:left], tables[:left], None
+            self._free += self._tables[row]
+        for to, source in swap_remove(len(self._lengths), gone):
+            self._lengths[to], self._tables[to] = self._lengths[source], self._tables[source]
+        left = len(self._lengths) - len(gone)
+        self._lengths, self._tables, self._cached = self._lengths[:left], self._tables[:left], None
 
-    def _hold(self, places: Places | None, *tokens: Tensor) -> None:
-        """What was read is pending."""
+    def _hold(self, places: Places | None, *tokens: Any) -> None:
+        """What was read, as arrays, is pending."""
         self._held.append((places, tokens))
         self.pending += sum(part.shape[1] for part in tokens)
 
@@ -186,7 +182,7 @@ class PagedCache:
             places: of those to come.
             tokens: [B, N] int64. Those to come.
         """
-        held = [(where, torch.cat(parts, 1)) for where, parts in self._held]
+        held = [(where, torch.from_numpy(np.concatenate(parts, 1))) for where, parts in self._held]
         known, at = [], 0
         for where, read in (*held, (places, tokens)):
             known.append(where or following(self.lengths, at, read.shape[1]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import median_low
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from foretoken.costs import MeasuredCosts
 from foretoken.models.base import KVCache, LanguageModel
@@ -73,29 +74,22 @@ def _short(seconds: list[float]) -> float:
     return sorted(seconds)[(len(seconds) - 1) // 4]
 
 
-@torch.inference_mode()
 def forwards_s(model: LanguageModel, size: int, cache: KVCache, count: int = 1) -> float:
     """Seconds of so many forwards that read that many tokens each, which are forgotten again."""
-    begin = perf_counter()
-    for _ in range(count):
-        scores = model.forward(torch.zeros(1, size, dtype=torch.int64), cache)
-        scores.logits[0, 0, 0].item()  # waits for the device
-    took = perf_counter() - begin
-    _forget(cache)
-    return took
+    return _took(cache, count, lambda: model.forward(torch.zeros(1, size, dtype=torch.int64), cache).logits)
+
+
+def chain_s(model: LanguageModel, cache: KVCache, count: int) -> float:
+    """Seconds in which a model draws so many tokens by itself, which are forgotten again."""
+    begin = torch.zeros(1, 2, dtype=torch.int64), torch.tensor([CONTEXT])
+    return _took(cache, 1, lambda: model.chain(*begin, cache, count).tokens)
 
 
 @torch.inference_mode()
-def chain_s(model: LanguageModel, cache: KVCache, count: int) -> float:
-    """Seconds in which a model draws so many tokens by itself, which are forgotten again."""
+def _took(cache: KVCache, times: int, read: Callable[[], Tensor]) -> float:
     begin = perf_counter()
-    drawn = model.chain(torch.zeros(1, 2, dtype=torch.int64), torch.tensor([CONTEXT]), cache, count)
-    drawn.tokens[0, -1].item()  # waits for the device
+    for _ in range(times):
+        read().view(-1)[-1].item()  # waits for the device
     took = perf_counter() - begin
-    _forget(cache)
-    return took
-
-
-def _forget(cache: KVCache) -> None:
-    """Drop what is pending in a cache of one row."""
     cache.commit([[]])
+    return took

@@ -9,12 +9,13 @@ import pytest
 from foretoken.length.base import LengthPolicy, Plan
 from foretoken.registry import find
 from foretoken.request import Request, Sampling
+from foretoken.rng import SeededRng, Stream
 from tests.contract.drawing import AHEAD, DrawingTable, coarse_table
 from tests.contract.engine_law import engine_law
 from tests.contract.law import exact_law
 from tests.contract.methods import Choice, Setup, choices, setups
 from tests.contract.outcomes import distance
-from tests.contract.table import TableModel, near, random_table
+from tests.contract.table import TableModel, cycle_table, near, random_table
 
 TARGET, COARSE = random_table(5, 3), coarse_table(6, 3)
 WARM = Sampling(temperature=1.0)
@@ -74,6 +75,23 @@ def test_texts_and_counts_are_those_of_tokens_drawn_one_by_one(setup: Setup) -> 
                 forwards = sum(row.counts.num_draft_forwards for row in rows)
                 assert forwards >= sum(row.counts.num_drafted for row in rows)
             assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("warmth", [0.0, 1.0])
+def test_what_was_drawn_after_a_stop_token_is_no_candidate(warmth: float) -> None:
+    """Three are drawn at once, of which the second ends the text, and as many numbers are spent."""
+    length = Choice(find("length", "fixed"), {"k": 5})
+    (setup,) = setups(draft=DRAFTED, length=[length], accept=LOSSLESS[:1], shape=choices("shape")[:1])
+    cycle = cycle_table(4)
+    draft = DrawingTable(cycle)
+    engine = setup.engine(TableModel(cycle), draft)
+    asked = Request((0, 1), Sampling(temperature=warmth), 20, stop_token_ids=frozenset({3}))
+    (row,) = engine.start([asked])
+    engine.step()
+    assert (row.output, row.counts.num_drafted, draft.num_chains) == ([2, 3], 2, 1)
+    spent, fresh = row.memory.get((SeededRng, "draft")), Stream(asked.seed, "draft")
+    assert (spent is None) is (warmth == 0)
+    assert spent is None or spent.peek(1) == fresh.peek(3)[2:]
 
 
 def test_what_is_known_to_be_wanted_is_drawn_in_as_few_goes_as_can_be() -> None:

@@ -16,11 +16,13 @@ from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy, Plan
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.fixed import Fixed
+from foretoken.length.hearing import FEW, Hearing
 from foretoken.length.pace import Pace
 from foretoken.length.record import Record
 from foretoken.length.renewal import APART, Renewal
 from foretoken.prices import Prices
 from foretoken.request import Request
+from foretoken.types import Frontier
 from tests.length.by_hand import batch, finished, frontier
 
 
@@ -116,6 +118,55 @@ def test_what_trying_costs_is_time_that_drafting_took() -> None:
         found.append(record.steps)
     assert found == pytest.approx([9.6, 9.6, 12.6, 15.6])  # a hiccup is none of it
     assert not record.pays
+
+
+def test_steps_that_clearly_pay_are_counted_together_and_once() -> None:
+    """After the ninth every ninth step counts what was left; one that is a near thing counts at once."""
+    costs, pace = MeasuredCosts({1: 0.1}, {1: 1.0, 2: 1.0}), Pace(0.0, Record())
+    costs.last_s, found = 1.2, list[float]()
+    for step in range(27):
+        pace.begin()
+        assert pace.goes_on(0, 1.0, Prices(costs))
+        pace.observe([0.9, 0.9], 2, Prices(costs))
+        found.append(pace._own.tokens)
+        if step == 20:
+            assert not pace.close
+    assert len(set(found[8:17])) == 1
+    assert found[8] < found[17] < found[26]
+    record, one_by_one = Record(), list[float]()
+    record.steps = 0.8 * record.tokens
+    for _ in range(27):
+        record.add(1.2, 3)
+        one_by_one.append(record.tokens)
+    assert [found[at] for at in (0, 7, 8, 17, 26)] == pytest.approx([one_by_one[at] for at in (0, 7, 8, 17, 26)])
+    pace._own.steps = pace._own.tokens
+    pace.observe([0.9, 0.9], 2, Prices(costs))
+    assert pace._own.tokens != found[-1]
+
+
+def test_a_head_is_asked_unless_that_has_taken_longer_than_the_answer_can_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Head:
+        """Takes a second for each answer."""
+
+        asked = 0
+
+        def heard(self, frontier: Frontier, rows: slice) -> torch.Tensor:
+            self.asked += 1
+            return torch.zeros(1, 2)
+
+        def judge(self, read: torch.Tensor, probs: list[float], temperatures: list[float]) -> list[float]:
+            return probs
+
+    head, rows = Head(), batch(1)
+    monkeypatch.setattr("foretoken.length.hearing.perf_counter", map(float, range(99)).__next__)
+    hearing = Hearing(head)  # type: ignore[arg-type]
+    leaves = frontier([2])
+
+    def ask(stake_s: float | None) -> float | None:
+        return hearing.ask(leaves, 0, rows.rows[0], stake_s, 0.25)
+
+    assert [ask(0.5) for _ in range(FEW)] == [0.25] * FEW  # nobody knows yet what it takes
+    assert (ask(0.5), ask(1.5), ask(None), head.asked) == (None, 0.25, 0.25, FEW + 2)
 
 
 def test_a_step_in_which_something_else_was_done_is_no_loss() -> None:

@@ -154,8 +154,6 @@ MUTANTS = [
         "        for b, path in enumerate(paths):\n"
         "            if path and probs[b][len(path)] < 0.4:\n"
         "                path.pop()\n"
-        "                if not certain:\n"
-        "                    laws[len(path)] = laws[len(path)] * (torch.arange(len(rows)) != b)[:, None]\n"
         "        if not any(paths):\n",
         ENGINE,
     ),
@@ -163,14 +161,14 @@ MUTANTS = [
         "a policy sees the token it decides about, since that is drawn already",
         "draft/base.py",
         "[[of[-1]] for of in probs]",
-        "[[row[min(at + 1, ready - first - 1)]] for _, row in near]",
+        "[[row[min(end, ready - first - 1)]] for _, row in near]",
         CHAINS,
     ),
     Mutant(
         "random numbers that were used are used again",
         "draft/base.py",
-        "batch.draft_rng.spend(growing)",
-        "batch.draft_rng.spend([0] * len(growing))",
+        "batch.draft_rng.spend(list(map(len, taken)))",
+        "batch.draft_rng.spend([0] * len(taken))",
         CHAINS,
     ),
     Mutant(
@@ -393,8 +391,8 @@ MUTANTS = [
     Mutant(
         "tokens that OpenVINO reads in a row all stand in one place",
         "models/openvino_run.py",
-        "[range(begin, begin + held.shape[1]) for begin in reading.past]",
-        "[[begin] * held.shape[1] for begin in reading.past]",
+        "np.add(self._following, begin, row)",
+        "row[:] = begin",
         ("tests/models/test_backends.py::test_hidden_states_are_what_the_output_embedding_reads",),
     ),
     Mutant(
@@ -414,7 +412,7 @@ MUTANTS = [
     Mutant(
         "drafting goes on after a stop token",
         "draft/base.py",
-        " or token in rows[b].request.stop_token_ids",
+        " and new[-1] not in ends",
         "",
         EDGES,
     ),
@@ -482,6 +480,34 @@ MUTANTS = [
         ("tests/length/test_renewal.py",),
     ),
     Mutant(
+        "what was drawn after a stop token is drafted",
+        "draft/base.py",
+        "up_to(ends, row_tokens[begin : min(end, deepest - first)])",
+        "row_tokens[begin : min(end, deepest - first)]",
+        ("tests/contract/test_chain.py::test_what_was_drawn_after_a_stop_token_is_no_candidate",),
+    ),
+    Mutant(
+        "steps that clearly pay are counted more than once",
+        "length/pace.py",
+        "            self._uncounted.clear()\n",
+        "",
+        ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
+        "costs learn from a step more than once",
+        "costs.py",
+        "        self._unread.clear()\n",
+        "",
+        ("tests/test_costs.py",),
+    ),
+    Mutant(
+        "a head is asked however long that takes",
+        "length/hearing.py",
+        "if stake_s is not None and",
+        "if False and",
+        ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
         "what renewal hopes for at first it hopes for ever",
         "length/pace.py",
         "            self.outlook.forget()\n",
@@ -519,8 +545,8 @@ MUTANTS = [
     Mutant(
         "renewal forgets the candidates before the newest one",
         "length/pace.py",
-        "self._survival *= self.belief(log_odds(prob))",
-        "self._survival = self.belief(log_odds(prob))",
+        "worth = self._survival * self.outlook.worth(depth, price)",
+        "worth = self.outlook.worth(depth, price)",
         ("tests/length/test_renewal.py",),
     ),
     Mutant(
@@ -688,7 +714,7 @@ MUTANTS = [
     ),
     Mutant(
         "a rest never ends among rows that draft",
-        "length/pace.py",
+        "length/balance.py",
         "        if self.resting:\n            self.skip()\n        return self.resting",
         "        return self.resting",
         ("tests/length/test_renewal.py::test_a_batch_of_resting_rows_is_not_drafted_for",),
@@ -717,7 +743,7 @@ MUTANTS = [
     Mutant(
         "a plain step after a wide one is what plain decoding takes",
         "curves.py",
-        "calm = self._row > CALM",
+        "calm = alike > CALM",
         "calm = True",
         ("tests/test_costs.py::test_a_plain_step_costs_what_it_takes_where_no_other_is_near",),
     ),
@@ -779,7 +805,7 @@ MUTANTS = [
     ),
     Mutant(
         "a request rests where a floor would be faster",
-        "length/pace.py",
+        "length/balance.py",
         "if price.rows > 1 or not self._floor.helps():",
         "if True:",
         ("tests/length/test_floor.py",),
@@ -801,8 +827,8 @@ MUTANTS = [
     Mutant(
         "candidates that renewal was not asked about count for nothing",
         "length/pace.py",
-        "            self._survival *= self.belief(log_odds(one))\n",
-        "",
+        "for one in (*sure, prob):",
+        "for one in (prob,):",
         ("tests/length/test_renewal.py",),
     ),
     Mutant(

@@ -1,0 +1,112 @@
+"""Whether a request's drafting pays by the time its steps took, and when it rests."""
+
+from __future__ import annotations
+
+from foretoken.length.floor import Floor
+from foretoken.length.record import START, Record, believed
+from foretoken.prices import Prices
+
+ASKING = 0.1  # of a plain step is what asking takes at most
+CLOSE = 0.7  # of the time of plain decoding; below that, there is no doubt
+
+
+class Balance:
+    """Time that steps of one request took and the tokens they gave; where those did not pay, it rests.
+
+    Args:
+        overall: of all requests like it.
+        floor: says whether all its steps had better read many tokens; none never does.
+
+    Attributes:
+        rest: steps to decode plainly before drafting is tried again.
+        resting: whether the coming step is one of them.
+        tries: whether the coming draft is the first of all, or after a rest.
+    """
+
+    __slots__ = ("_floor", "_overall", "_own", "rest", "resting", "tries")
+
+    def __init__(self, overall: Record, floor: Floor | None) -> None:
+        self._own, self._overall, self._floor = Record(), overall, floor or Floor()
+        self._own.steps = START * overall.steps / overall.tokens
+        self.rest, self.resting, self.tries = 0 if overall.pays else overall.rest, False, True
+
+    @property
+    def close(self) -> bool:
+        """Whether drafting is hardly faster than plain decoding, if at all."""
+        return self._own.steps > CLOSE * self._own.tokens
+
+    @property
+    def least(self) -> int:
+        """Tokens that the coming step reads at least, if it is of this request alone."""
+        return 1 if self.resting else self._floor.least
+
+    def begin(self) -> bool:
+        """A step begins; says whether it is one of a rest."""
+        self.resting = self.rest > 0
+        if self.resting:
+            self.skip()
+        return self.resting
+
+    def skip(self) -> None:
+        """One plain step of a rest is over."""
+        self.rest -= 1
+        self.tries = True
+        self._overall.rest = self.rest
+        self._own.fade()
+
+    def drafted(self, should_s: float, count: int, tokens: int, last_s: float | None, price: Prices) -> None:
+        """Count a step that drafted, and rest where it did not pay.
+
+        Args:
+            should_s: seconds that it should have taken, as costs have it.
+            count: candidates it had.
+            tokens: that it gave.
+            last_s: seconds that it took; None if not measured.
+            price: of drafting.
+        """
+        tries, self.tries = self.tries, False
+        took = self._count(should_s / price.plain_s, tokens, None if tries else last_s, price)
+        lost = took + price.back_s(count) / price.plain_s - tokens
+        if tries:
+            lost += self._overall.tried(took, price)
+        # A step that paid is followed by another, whatever those before it were.
+        if lost > 0 and not self._own.pays:
+            self._pause(lost, price)
+
+    def waits(self, price: Prices) -> None:
+        """Learn from a step for which nothing was known that was worth it: asking took time. Rests say nothing."""
+        if self.resting:
+            return
+        price = self._floored(price)
+        should = price.read_s(0) / price.plain_s if price.least > 1 else 1.0
+        lost = self._count(should, 1, price.costs.last_s, price) - 1
+        if lost > 0 and not self._overall.pays:
+            self._pause(min(lost, ASKING), price)
+
+    def _floored(self, price: Prices) -> Prices:
+        """The price of a step of this request, which may have to read many tokens."""
+        return price if price.rows > 1 else price._replace(least=self.least)
+
+    def _token_s(self, price: Prices) -> float:
+        """Seconds per token; plain decoding is always to be had."""
+        return min(self._own.steps / self._own.tokens, 1.0) * price.plain_s
+
+    def _pause(self, lost: float, price: Prices) -> None:
+        """Rest after so many plain steps were lost, unless a floor would not lose them, or knows that it does."""
+        if price.rows > 1 or not self._floor.helps():
+            self.rest = self._overall.pause(lost)
+
+    def _count(self, should: float, tokens: int, last_s: float | None, price: Prices) -> float:
+        """Count a step that should take so many plain steps, and say what it took.
+
+        Args:
+            should: as costs have it.
+            tokens: that it gave.
+            last_s: seconds that it really took; None if not measured.
+            price: of drafting.
+        """
+        took = believed(should if last_s is None else last_s / price.plain_s, should)
+        self._own.add(took, tokens)
+        self._overall.add(took, tokens)
+        self._floor.count(tokens, took)
+        return took
