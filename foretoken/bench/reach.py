@@ -10,6 +10,7 @@ from time import perf_counter
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from foretoken.bench.machine import Bandwidth
 from foretoken.models.prefill import prefill
 from foretoken.models.source import LoadedModel
 from foretoken.models.timing import CONTEXT, forwards_s
@@ -17,8 +18,9 @@ from foretoken.models.timing import CONTEXT, forwards_s
 # Layers, width, width of the feed-forward part, and vocabulary of Llamas to measure.
 SHAPES = {"32M": (8, 512, 1792, 4096), "350M": (24, 1024, 2816, 32000)}
 HEAD_DIM = 64
-BUDGET_S = 1.0
-WARM_UP, LEAST = 5, 20  # steps
+BUDGET_S = 2.0
+ROUNDS = 5  # at least, in each of which memory is read and then
+IN_A_ROW, LAST = 12, 8  # so many steps are made; the last of them count
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class Reach:
     Attributes:
         model: what was measured.
         weight_bytes: what a step reads.
-        floor_s: how long that takes at the measured bandwidth.
+        bandwidth_bytes_per_s: how fast memory was read between these steps, the median.
+        floor_s: how long reading the weights takes at that.
         step_s: how long a step takes, the median.
         bandwidth_ratio: floor over step; above 1 where caches hold the weights.
         tokens_read: what one token is read as; more than 1 where the processor does that faster.
@@ -36,29 +39,33 @@ class Reach:
 
     model: str
     weight_bytes: int
+    bandwidth_bytes_per_s: float
     floor_s: float
     step_s: float
     bandwidth_ratio: float
     tokens_read: int
 
 
-def reach(name: str, model: LoadedModel, bandwidth: float) -> Reach:
-    """Time steps of one token for about a second.
+def reach(name: str, model: LoadedModel, bandwidth: Bandwidth) -> Reach:
+    """Time steps of one token and the reading of memory in turn, for about two seconds.
+
+    In turn, since a machine's neighbours take a share of its bandwidth that differs from one second to the next.
 
     Args:
         name: for the result.
         model: what to time.
-        bandwidth: bytes per second.
+        bandwidth: of the memory it is in.
     """
     cache = prefill(model, [[0] * CONTEXT])
-    for _ in range(WARM_UP):
-        forwards_s(model, 1, cache)
+    reads: list[float] = []
     times: list[float] = []
     deadline = perf_counter() + BUDGET_S
-    while len(times) < LEAST or perf_counter() < deadline:
-        times.append(forwards_s(model, 1, cache))
-    floor, step = model.weight_bytes / bandwidth, median(times)
-    return Reach(name, model.weight_bytes, floor, step, floor / step, model.width(1))
+    while len(reads) < ROUNDS or perf_counter() < deadline:
+        reads.append(bandwidth.measure())
+        times += [forwards_s(model, 1, cache) for _ in range(IN_A_ROW)][-LAST:]
+    read, step = median(reads), median(times)
+    floor = model.weight_bytes / read
+    return Reach(name, model.weight_bytes, read, floor, step, floor / step, model.width(1))
 
 
 def save_random(shape: tuple[int, int, int, int], folder: Path) -> None:

@@ -21,6 +21,7 @@ from foretoken.cli.output import print_json, progress, stdout
 from foretoken.config import DEFAULT_TARGET
 
 if TYPE_CHECKING:
+    from foretoken.bench.machine import Bandwidth
     from foretoken.bench.reach import Reach
     from foretoken.models.source import Checkpoint
 
@@ -44,19 +45,20 @@ def doctor(
     """Say what this machine has, how near a step comes to its memory's limit, and what to install to go faster.
 
     A step that decodes one token reads all weights, so it takes at least their bytes over the memory's bandwidth; that
-    is measured here, and so are a step of the built-in target and one of a random 32M model. Nothing else should be
-    running meanwhile. Where caches hold the weights, a step can take less than that.
+    is measured here, and in turn with it a step of the built-in target and one of a random 32M model. Nothing else
+    should be running meanwhile. Where caches hold the weights, a step can take less than that.
     """
     with progress("looking at the machine", quiet) as update:
         hush(OutputOptions(quiet=quiet, debug=debug))
-        from foretoken.bench.machine import missing, read_bandwidth
+        from foretoken.bench.machine import Bandwidth, missing
         from foretoken.models.source import pick_backend, pick_device, pick_dtype
 
         where = pick_device(device)
         number, picked = pick_dtype(dtype, where), pick_backend(backend, where, quantization)
         facts = _facts(where.type)
         update("measuring how fast memory is read")
-        bandwidth = read_bandwidth(where)
+        bandwidth = Bandwidth(where)
+        best = bandwidth.best()
         chosen = {"backend": picked, "dtype": str(number).removeprefix("torch."), "quantization": quantization}
         options = (dtype, device, None, backend)
         reached = []
@@ -66,7 +68,7 @@ def doctor(
     record = {
         **facts,
         "chosen": chosen,
-        "bandwidth_bytes_per_s": bandwidth,
+        "bandwidth_bytes_per_s": best,
         "steps": [asdict(one) for one in reached],
         "missing": missing(facts),
     }
@@ -107,7 +109,7 @@ def _checkpoints(large: bool, quantization: str) -> Iterator[tuple[str, Checkpoi
                 _forget(checkpoint)
 
 
-def _reach(name: str, checkpoint: Checkpoint, options: tuple[Any, ...], bandwidth: float) -> Reach:
+def _reach(name: str, checkpoint: Checkpoint, options: tuple[Any, ...], bandwidth: Bandwidth) -> Reach:
     from foretoken.bench.reach import reach
     from foretoken.models import threads
 

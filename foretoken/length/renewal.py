@@ -37,10 +37,11 @@ class Renewal(LengthPolicy):
     The renewal-reward form of SpecDec++'s threshold, 1 - t_d / (seconds per token), with both times measured while
     running and the growing cost of verification added to t_d. Acceptance is estimated from the draft's own probability
     of each token, a relation that every request learns for itself. An acceptance head, where one is found beside the
-    draft, says more of the tokens it has read; it is asked only where that can change the decision, and not where a
-    device decides by itself. When the steps that drafted were slower than plain decoding, the request decodes plainly
-    until what was lost is a small part of its time, then tries again; after a few steps where drafting pays for the
-    requests before it. What plain decoding takes is timed now and then in a few steps of it.
+    draft, says more of the tokens it has read; it is asked only where that can change the decision and may save more
+    time than it takes, and not where a device decides by itself. When the steps that drafted were slower than plain
+    decoding, the request decodes plainly until what was lost is a small part of its time, then tries again; after a few
+    steps where drafting pays for the requests before it. What plain decoding takes is timed now and then in a few steps
+    of it.
 
     Of candidates that are known for nothing it takes as many as give most tokens per second. Whether they pay is told
     by all steps between two rests, since asking takes time in each of them and a wide step slows those after it. Where

@@ -61,7 +61,7 @@ def test_json_names_device_ratio_and_what_is_missing(run: Run, small: None) -> N
     names = [one["model"] for one in record["steps"]]
     assert names == ["the built-in target", "a random 32M Llama", "a random 350M Llama"]
     for one in record["steps"]:
-        assert one["floor_s"] == pytest.approx(one["weight_bytes"] / record["bandwidth_bytes_per_s"])
+        assert one["floor_s"] == pytest.approx(one["weight_bytes"] / one["bandwidth_bytes_per_s"])
         assert one["bandwidth_ratio"] == pytest.approx(one["floor_s"] / one["step_s"])
     # The weights are bfloat16, and only torch makes float32 of them.
     width = 4 if (record["chosen"]["backend"], record["chosen"]["dtype"]) == ("torch", "float32") else 2
