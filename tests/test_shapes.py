@@ -109,6 +109,19 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return seen
 
 
+def test_every_shape_line_names_types_of_numbers() -> None:
+    """Whether a function is called does not decide whether its line can be read."""
+    known = {"bfloat16", "bool", "float", "float32", "float64", "int8", "int32", "int64", "uint8", "None"}
+    wrong = []
+    for module in modules():
+        for owner in [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]:
+            inside = vars(owner).values() if inspect.isclass(owner) else ()
+            for one in (owner, *(getattr(part, "fget", part) for part in inside)):
+                described = lines(one) if inspect.isfunction(one) or inspect.isclass(one) else []
+                wrong += [(one.__qualname__, line) for line in described if set(line[2].split(" or ")) - known]
+    assert not wrong
+
+
 @pytest.mark.parametrize("backend", CALLED)
 def test_shape_lines_hold_in_generations_with_every_method(backend: str, watched: set[str]) -> None:
     if backend == "openvino" and not HAS_OPENVINO:

@@ -149,5 +149,5 @@ def joined(known: Draft, drawn: Draft, looked_up: Sequence[bool]) -> Draft:
 
 
 def padded(numbers: Tensor, nodes: int) -> Tensor:
-    """[B, N] with N `nodes`; zeros are added."""
+    """[B, N] int64, with zeros after what is there, so that N is `nodes`."""
     return torch.nn.functional.pad(numbers, (0, nodes - numbers.shape[1]))
