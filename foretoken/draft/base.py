@@ -194,6 +194,7 @@ class ChainDrafter(Drafter):
             begin, depth = depth - first, max(depth + 1, sure)  # so many together, then it is asked again
             end = depth - first
             taken: list[list[int]] = []
+            said: list[float] = []
             going = []
             for b, (drafting, (row_tokens, row_probs)) in enumerate(zip(growing, near, strict=True)):
                 deepest, ends = min(most, room[b]), rows[b].request.stop_token_ids
@@ -201,12 +202,12 @@ class ChainDrafter(Drafter):
                 paths[b] += new
                 probs[b] += row_probs[begin:end]
                 taken.append(new)
+                said += row_probs[begin : begin + len(new)]
                 going.append(len(new) == end - begin and depth < deepest and new[-1] not in ends)
             if peeked:
                 batch.draft_rng.spend(list(map(len, taken)))
             if certain:
-                said = [own[begin:][: len(new)] for new, (_, own) in zip(taken, near, strict=True)]
-                check_usable([one for own in said for one in own])
+                check_usable(said)
             if any(going):
                 newest, before = [[of[-1]] for of in probs], [of[asked + 1 : depth] for of in probs]
                 frontier = Frontier([[depth]] * len(rows), newest, single(going), drawn, end - 1, ready, before)

@@ -44,15 +44,11 @@ class Balance:
         """A step begins; says whether it is one of a rest."""
         self.resting = self.rest > 0
         if self.resting:
-            self.skip()
+            self.rest -= 1
+            self.tries = True
+            self._overall.rest = self.rest
+            self._own.fade()
         return self.resting
-
-    def skip(self) -> None:
-        """One plain step of a rest is over."""
-        self.rest -= 1
-        self.tries = True
-        self._overall.rest = self.rest
-        self._own.fade()
 
     def drafted(self, should_s: float, count: int, tokens: int, last_s: float | None, price: Prices) -> None:
         """Count a step that drafted, and rest where it did not pay.

@@ -70,8 +70,7 @@ class Outlook:
 
     def more_s(self, depth: int, price: Prices) -> float:
         """A row's part of the seconds that one more candidate takes."""
-        here, there, *_ = self.steps(depth, price)
-        return (there - here) * price.share
+        return self._options(depth, price)[0][1]
 
     def likely(self, depth: int, price: Prices, survival: float) -> int:
         """How many more candidates pay most, out of a few.

@@ -57,11 +57,9 @@ class Pace(Balance):
 
     def begin(self) -> bool:
         self.chosen = 0
-        return super().begin()
-
-    def skip(self) -> None:
-        super().skip()
-        self._fade()
+        if super().begin():
+            self._fade()
+        return self.resting
 
     def start(self, price: Prices) -> None:
         """A draft begins."""

@@ -125,9 +125,14 @@ class PagedCache:
         return Reading(tokens.numpy()[:, -width:], None, width, None, past, cached, max(past) + width)
 
     def end_chain(self, first: Tensor, drawn: Tensor, at: Tensor) -> None:
-        """A chain is done: its first token, [B, 2], and those drawn but the last, [B, K], int64, are pending.
+        """A chain is done: the second of the tokens it began with, and those drawn but the last, are pending.
 
         Everything before them is in the cache.
+
+        Args:
+            first: [B, 2] int64. As `LanguageModel.chain` takes them.
+            drawn: [B, K] int64.
+            at: [B] int64. As `LanguageModel.chain` takes it.
         """
         if not self.pending:
             self._lengths = at.tolist()

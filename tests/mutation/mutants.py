@@ -715,8 +715,8 @@ MUTANTS = [
     Mutant(
         "a rest never ends among rows that draft",
         "length/balance.py",
-        "        if self.resting:\n            self.skip()\n        return self.resting",
-        "        return self.resting",
+        "            self.rest -= 1\n",
+        "",
         ("tests/length/test_renewal.py::test_a_batch_of_resting_rows_is_not_drafted_for",),
     ),
     Mutant(
