@@ -180,14 +180,13 @@ class MeasuredCosts(Costs):
     def _learn(self) -> None:
         for (rows, forwards, draft_s, tokens, verify_s), width, before, alike in self._unread:
             took = verify_s if forwards else draft_s + verify_s  # looking something up is no drafting
-            if forwards:
-                self._draft[rows].observe(forwards, draft_s, self._verify.level)
             if before is not None and width < before:  # such sizes are known best
                 self._more.append(took - self._verify(width))
             # All answers change together, since those who ask remember them until one does.
             if fresh := self._verify.observe(width, took, 0.0 if before in (None, width) else self._switch):
                 self._switch = max(median(self._more), 0.0)
-                self._draft[rows].fit()
+            if forwards:
+                self._draft[rows].observe(forwards, draft_s, self._verify.level, fresh)
             if rows == 1 and self._steady:
                 fresh |= self._steady.observe(width, verify_s, tokens == 1, alike, fresh)
             self.changes += fresh

@@ -81,14 +81,14 @@ class Drafting:
         curve = self._calibrated(forwards)
         return level * max(self.slope * curve + self.more, curve / 2)
 
-    def observe(self, forwards: int, seconds: float, level: float) -> None:
-        """Remember a timing, for the next `fit`."""
+    def observe(self, forwards: int, seconds: float, level: float, fresh: bool) -> None:
+        """Remember a timing; where other answers change now, so does this one."""
         self._all.append((self._calibrated(forwards), seconds / level))
+        if fresh:
+            self._fit()
 
-    def fit(self) -> None:
+    def _fit(self) -> None:
         """Medians of the shorter half and of the longer half make the line, as far as there are enough of both."""
-        if not self._all:
-            return
         known, half = sorted(self._all), len(self._all) // 2
         (short, little), (long, much) = (
             [median(values) for values in zip(*part, strict=True)]
