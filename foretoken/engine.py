@@ -75,6 +75,7 @@ class Engine:
             rng(rows, "accept"),
             target.device,
             drafter.priced(costs or GivenCosts(0.1)),
+            rule.coupled,
         )
 
     @torch.inference_mode()

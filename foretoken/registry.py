@@ -31,6 +31,7 @@ METHODS: dict[str, dict[str, str]] = {
     },
     "accept": {
         "block": "foretoken.accept.block:Block",
+        "coupled": "foretoken.accept.coupled:Coupled",
         "greedy": "foretoken.accept.greedy:Greedy",
         "rejection": "foretoken.accept.rejection:Rejection",
     },

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foretoken.errors import GenerationError
 from foretoken.host import real, to_host
+from foretoken.race import Race, winners
 from foretoken.types import Row
 
 
@@ -36,6 +37,23 @@ class Dice(Protocol):
         """
         ...
 
+    def along(
+        self, probs: Tensor, tokens: Tensor, sizes: Sequence[int], coupled: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Draw a token after each node of a chain, for as long as what is drawn is the chain's next token.
+
+        Args:
+            probs: [B, N, V] float. A distribution after each node.
+            tokens: [B, N] int64. The chain of each row.
+            sizes: per row. Its nodes; a row of none spends no randomness.
+            coupled: whether by the numbers that the drafter draws by.
+
+        Returns:
+            [B, N] int64. Tokens; what comes after the first that is not the chain's means nothing.
+            [B, N] float64. Above 0 and finite where there was something to draw from.
+        """
+        ...
+
     def peek(self, count: int) -> Tensor:
         """[B, count] float64, on the CPU. Numbers in [0, 1) that the next draws of each row will use; spends none."""
         ...
@@ -51,17 +69,23 @@ class Rng(Dice, Protocol):
     Tests replace it by one that walks through every outcome with its probability.
     """
 
-    def along(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Draw a token after each node of a chain, for as long as what is drawn is the chain's next token.
+    def guess(self, probs: Tensor, active: Sequence[bool], depth: int) -> list[int]:
+        """As `pick`, for a drafter that foretells what the target will draw, by the same numbers.
 
         Args:
-            probs: [B, N, V] float. A distribution after each node.
-            tokens: [B, N] int64. The chain of each row.
-            sizes: per row. Its nodes; a row of none spends no randomness.
+            probs: [B, V] float. A distribution per row.
+            active: per row. The others give 0.
+            depth: tokens of each row that are drafted already.
+        """
+        ...
 
-        Returns:
-            [B, N] int64. Tokens; what comes after the first that is not the chain's means nothing.
-            [B, N] float64. What the probabilities add up to.
+    def numbers(self, vocab_size: int, count: int, depth: int) -> Tensor:
+        """[B, count, V] float64, on the CPU. Those numbers, of the next places of each row (see `Race`).
+
+        Args:
+            vocab_size: V.
+            count: places.
+            depth: tokens of each row that are drafted already.
         """
         ...
 
@@ -77,8 +101,7 @@ class Stream:
     BLOCK = 64
 
     def __init__(self, seed: int, purpose: str) -> None:
-        words = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, *purpose.encode()]
-        self._generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+        self._generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(words(seed, purpose))))
         self._block: list[float] = []
 
     def next(self) -> float:
@@ -96,8 +119,13 @@ class Stream:
             self._block = self._generator.random(self.BLOCK).tolist()[::-1] + self._block
 
 
+def words(seed: int, purpose: str) -> list[int]:
+    """Whole numbers of 32 bits that start randomness of its own for each seed and purpose."""
+    return [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, *purpose.encode()]
+
+
 class SeededRng:
-    """Reproducible randomness: stream (seed of the row's request, purpose)."""
+    """Reproducible randomness: stream (seed of the row's request, purpose), or a `Race` that purposes share."""
 
     def __init__(self, rows: list[Row], purpose: str) -> None:
         self._rows = rows
@@ -118,9 +146,26 @@ class SeededRng:
         tokens = draw(probs, [self._stream(b).next() if want else 0.0 for b, want in enumerate(active)])
         return [token * want for token, want in zip(tokens, active, strict=True)]
 
-    def along(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def along(
+        self, probs: Tensor, tokens: Tensor, sizes: Sequence[int], coupled: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        if coupled:
+            return winners(probs, self.numbers(probs.shape[2], probs.shape[1], 0))
         drawn = [[[self._stream(b).next()] for _ in range(count)] for b, count in enumerate(sizes)]
         return land(probs, [[*row, *[[0.0]] * (probs.shape[1] - len(row))] for row in drawn])
+
+    def guess(self, probs: Tensor, active: Sequence[bool], depth: int) -> list[int]:
+        said, most = to_host(*winners(probs, self.numbers(probs.shape[1], 1, depth)[:, 0]))
+        check_usable([one for one, want in zip(most.tolist(), active, strict=True) if want])
+        return [token * want for token, want in zip(said.tolist(), active, strict=True)]
+
+    def numbers(self, vocab_size: int, count: int, depth: int) -> Tensor:
+        places = []
+        for row in self._rows:
+            if Race not in row.memory:
+                row.memory[Race] = Race(words(row.request.seed, "race"))
+            places.append(row.memory[Race].numbers(vocab_size, count, len(row.output), depth))
+        return torch.stack(places)
 
     def peek(self, count: int) -> Tensor:
         numbers = [self._stream(b).peek(count) for b in range(len(self._rows))]

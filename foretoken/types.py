@@ -111,6 +111,7 @@ class Batch:
         accept_rng: random numbers for accepting them; a stream of its own, or the two choices would be correlated.
         device: where drafts, scores and verdicts live.
         costs: what a step costs, for policies that decide by speed.
+        coupled: whether the drafter draws by the numbers that the target draws by (see `Race`).
     """
 
     rows: list[Row]
@@ -119,6 +120,7 @@ class Batch:
     accept_rng: Rng
     device: torch.device
     costs: Costs
+    coupled: bool = False
 
     @property
     def roots(self) -> Tensor:

@@ -24,12 +24,14 @@ class AcceptanceRule(ABC):
         handles: draft types the rule is exact for; others are refused before anything is loaded.
         max_children: 1 for rules that only know chains, None for any tree.
         greedy_only: whether every request must have temperature 0.
+        coupled: whether drafters have to draw by the numbers that the target draws by (see `Race`).
     """
 
     lossless: ClassVar[bool]
     handles: ClassVar[frozenset[Drawn]]
     max_children: ClassVar[int | None] = None
     greedy_only: ClassVar[bool] = False
+    coupled: ClassVar[bool] = False
 
     @dataclass(frozen=True, slots=True)
     class Config:
@@ -56,7 +58,7 @@ class AcceptanceRule(ABC):
 
         Args:
             draft: what was drafted, wherever it is.
-            p: as in `accept`.
+            p: [B, N, V] float. As in `accept`.
             rng: as in `accept`.
         """
         draft = draft if draft.unseen is None else draft.near()[0]

@@ -56,7 +56,7 @@ def settle(rule: AcceptanceRule, draft: Draft, p: Tensor, rng: Rng) -> tuple[Dra
         The draft and the verdict, on the CPU but for the law `q` and what was read along.
     """
     points = [False] * len(p)
-    if rule.lossless and draft.chain:
+    if rule.lossless and draft.chain and not rule.coupled:
         points = [True] * len(p) if draft.q is None else list(draft.points or points)
     if not any(points):
         return rule.settle(draft, p, rng)
@@ -89,6 +89,13 @@ class Only:
 
     def coin(self, row: int, prob: float) -> bool:
         return self._rows[row] and self._rng.coin(row, prob)
+
+    def along(
+        self, probs: Tensor, tokens: Tensor, sizes: Sequence[int], coupled: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        return self._rng.along(
+            probs, tokens, [size * mine for size, mine in zip(sizes, self._rows, strict=True)], coupled
+        )
 
     def pick(self, probs: Tensor, active: Sequence[bool]) -> list[int]:
         return self._rng.pick(probs, [one and mine for one, mine in zip(active, self._rows, strict=True)])

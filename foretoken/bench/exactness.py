@@ -1,4 +1,4 @@
-"""Whether methods say what plain decoding says, judged where rounding cannot decide: in float32, at temperature 0."""
+"""Whether methods say what plain decoding says, judged where rounding cannot decide: in float32."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def differing(llm: LLM, drafting: Sequence[str], request: Request) -> list[str]:
     Args:
         llm: in float32.
         drafting: methods, as for `variants`.
-        request: at temperature 0.
+        request: at temperature 0, or judged by a rule that says the same whatever is drafted.
     """
     short = replace(request, max_new_tokens=min(request.max_new_tokens, TOKENS))
     texts = {name: _answer(one, short) for name, one in variants(llm, drafting, [short]).items()}

@@ -45,7 +45,7 @@ def summarise(samples: Sequence[Sample]) -> list[dict[str, Any]]:
     `speed_up` is the method's decode tokens/s over that of plain decoding, both sums over the same prompts; the median
     and the quartiles (`low`, `high`) are of the same ratio prompt by prompt. `over_best_fixed` is the same against the
     fastest of the fixed lengths, None where there is none. `num_differing` counts runs whose tokens are not those of
-    plain decoding, which at temperature 0 in float32 must be none.
+    plain decoding, which at temperature 0 in float32 must be none; with the rule `coupled` at any temperature.
     """
     names = dict.fromkeys([PLAIN, *(s.method for s in samples)])
     by_method = {name: [s for s in samples if s.method == name] for name in names}

@@ -59,7 +59,7 @@ def bench(
     more than the ratio of sums, in which one hiccup weighs as much as it lasted. The baseline to beat is the fixed
     length that turns out fastest. Ctrl-C ends it with what was measured by then. Fields of the JSON: docs/bench.md.
     """
-    what.check_with(sampling)
+    what.check_with(sampling, models.accept)
     output = OutputOptions(json=json, quiet=quiet, debug=debug)
     drafting, growths = what.drafting(quiet), what.growths()
     places = [write.named(str(growth)) if len(growths) > 1 else write for growth in growths]
@@ -96,7 +96,7 @@ def bench(
         records.append(record)
         if not record["complete"]:
             raise typer.Exit(130)
-    if sampling.temperature == 0:
+    if sampling.temperature == 0 or llm.methods["accept"].type.coupled:
         _tell_differences(records, quiet)
 
 
@@ -107,10 +107,10 @@ def _replayable(models: ModelOptions, sampling: SamplingOptions, quiet: bool) ->
         models = replace(models, draft=then)
         if not quiet:
             note(f"`{first.name}` is left out: `--simulate` replays what a draft model draws")
-    if sampling.temperature and models.accept == DEFAULTS["accept"]:
-        models = replace(models, accept="rejection")
+    if sampling.temperature and models.accept in (DEFAULTS["accept"], "coupled"):
+        given, models = models.accept, replace(models, accept="rejection")
         if not quiet:
-            note(f"`{DEFAULTS['accept']}` gives way to `rejection`: `--simulate` judges one token after the other")
+            note(f"`{given}` gives way to `rejection`: `--simulate` judges one token after the other")
     return models
 
 

@@ -12,6 +12,7 @@ from foretoken.cli.bench_simulation import read_costs
 from foretoken.cli.options import SamplingOptions
 from foretoken.cli.output import note
 from foretoken.cli.prompts import Source, from_file
+from foretoken.config import Method
 from foretoken.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class BenchOptions:
         typer.Option(
             "--check",
             help="Exit with 3 if a text differs from plain decoding in float32 (in another dtype the first prompt is "
-            "answered again); needs temperature 0.",
+            "answered again); needs temperature 0, or `--accept coupled`.",
         ),
     ] = False
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a step goes.")] = False
@@ -79,8 +80,12 @@ class BenchOptions:
         """
         return from_file(self.prompts or str(PROMPTS), self.limit)
 
-    def check_with(self, sampling: SamplingOptions) -> None:
+    def check_with(self, sampling: SamplingOptions, accept: str) -> None:
         """Refuse what cannot be run.
+
+        Args:
+            sampling: of all requests.
+            accept: the rule, with its options.
 
         Raises:
             ConfigError: a number or combination that makes no sense.
@@ -93,8 +98,10 @@ class BenchOptions:
         self.growths()
         if self.simulate and (sampling.sampling().looks_back or sampling.sampling().logit_bias):
             raise ConfigError("penalties and biases are not simulated", hint="leave them out, or `--simulate`")
-        if self.check and sampling.temperature != 0:
-            raise ConfigError("`--check` cannot compare sampled texts", hint="use `--temperature 0`")
+        if self.check and sampling.temperature and not Method.parse("accept", accept).type.coupled:
+            raise ConfigError(
+                "`--check` cannot compare sampled texts", hint="use `--temperature 0`, or `--accept coupled`"
+            )
 
     def growths(self) -> list[Growth | None]:
         """What the target grows to, one after the other; None is the target as it is.

@@ -69,7 +69,7 @@ def draft_ahead(
             read = [roots, *(token for drawn in tokens for token in drawn.unbind(1))]
             drawn, peeked = drafter.candidates(batch, read, certain, growing, lambda *_: None, likely)
             tokens.append(drawn.tokens)
-            laws += [] if drawn.q is None else [drawn.q]
+            laws += [] if drawn.q is None or batch.coupled else [drawn.q]
             count = drawn.tokens.shape[1]
             cost = sum(drafter.forwards(deep + more) for more in range(1, count + 1))
             forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]

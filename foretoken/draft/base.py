@@ -81,9 +81,8 @@ class Drafter(ABC):
 class ChainDrafter(Drafter):
     """Draws a chain token by token from laws of its own, until the length policy stops it.
 
-    A request's sampling parameters apply to the drafter's scores as well (penalties follow the drafted path), which is
-    what makes acceptance likely; exactness does not depend on it. The law `q` of every draw is kept, unless every row
-    takes the likeliest token, which is a point mass.
+    A request's sampling parameters apply to its scores as well (penalties follow the drafted path): that makes
+    acceptance likely. The law `q` is kept, except where it does not matter: of likeliest tokens, and of `coupled` ones.
 
     Attributes:
         temperature: of the draft; None takes each request's own.
@@ -148,7 +147,8 @@ class ChainDrafter(Drafter):
             prob, token = own.max(1, keepdim=True)
             return Continuation(token, prob, logits, hidden, None), False
         q = distribution(scores.logits, batch.rows, path_of, self.temperature)
-        token = to_device(single(batch.draft_rng.pick(q[:, 0], grow)), q.device)
+        dice, law, depth = batch.draft_rng, q[:, 0], len(tokens) - 1
+        token = to_device(single(dice.guess(law, grow, depth) if batch.coupled else dice.pick(law, grow)), q.device)
         return Continuation(token, own.gather(1, token), logits, hidden, q), False
 
     def alone(self, batch: Batch) -> int:
@@ -184,7 +184,7 @@ class ChainDrafter(Drafter):
                 likely = min(plan.draw, max(room) - depth)
                 drawn, peeked = self.candidates(batch, tokens, certain, growing, lambda b, _: paths[b], likely, look)
                 tokens += drawn.tokens.unbind(1)
-                laws += [] if drawn.q is None else [drawn.q]
+                laws += [] if drawn.q is None or batch.coupled else [drawn.q]
                 drawn = drawn.near(look)
                 near = list(zip(drawn.tokens.tolist(), drawn.prob.tolist(), strict=True))
                 first, ready = depth, depth + drawn.tokens.shape[1]

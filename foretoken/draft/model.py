@@ -111,9 +111,14 @@ class ModelDrafter(ChainDrafter):
             newest = whole([row.tokens[-2:] for row in rows])
         else:
             newest = torch.stack([one.to(tokens[-1].device, non_blocking=True) for one in tokens[-2:]], 1)
-        uniforms = batch.draft_rng.peek(count) if warmth else None
-        self._owing = stop is not None and warmth > 0
-        return self._model.chain(newest, whole(at), self._cache, count, warmth, uniforms, look, stop), warmth > 0
+        dice, numbers = batch.draft_rng, None
+        if warmth and batch.coupled:
+            numbers = dice.numbers(self._model.vocab_size, count, len(tokens) - 1)
+        elif warmth:
+            numbers = dice.peek(count)
+        spends = warmth > 0 and not batch.coupled
+        self._owing = stop is not None and spends
+        return self._model.chain(newest, whole(at), self._cache, count, warmth, numbers, look, stop), spends
 
     def _warmth(self, batch: Batch) -> float | None:
         """The temperature of all rows, if nothing else changes what the draft says."""

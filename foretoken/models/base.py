@@ -127,7 +127,7 @@ class LanguageModel(Protocol):
         cache: KVCache,
         count: int,
         temperature: float = 0.0,
-        uniforms: Tensor | None = None,
+        numbers: Tensor | None = None,
         look: Look | None = None,
         stop: Stop | None = None,
     ) -> Continuation:
@@ -142,8 +142,9 @@ class LanguageModel(Protocol):
             cache: the rows' cache.
             count: K, from 1 to `ahead(B)`.
             temperature: 0 takes the likeliest token each time.
-            uniforms: [B, K] float64 or None, on the CPU; None at temperature 0. Numbers in [0, 1): a token is the first
-                one whose cumulative probability is above its number.
+            numbers: [B, K, ...] float64 or None, on the CPU; None at temperature 0. One in [0, 1) for each token, which
+                is the first whose cumulative probability is above it; or those of a `Race`, [B, K, V], in which the
+                token wins; then there is no `q`, since that is no draw of its own.
             look: what a caller who looks at the tokens wants to know of them, the same function for every call; for
                 models on a device. Then tokens, `prob` and `seen` come to the CPU in one copy, without logits and
                 hidden states. None waits for nothing.

@@ -155,7 +155,7 @@ class OpenVINOModel:
         cache: KVCache,
         count: int,
         temperature: float = 0.0,
-        uniforms: Tensor | None = None,
+        numbers: Tensor | None = None,
         look: Look | None = None,
         stop: Stop | None = None,
     ) -> Continuation:
@@ -163,8 +163,7 @@ class OpenVINOModel:
         assert isinstance(cache, PagedCache)
         reading = cache.begin_chain(tokens, at, count, self._drawing.least)
         with self._busy:
-            numbers = None if uniforms is None else uniforms[0].numpy()
-            drawn = self._drawing.run(reading, count, temperature, numbers)
+            drawn = self._drawing.run(reading, count, temperature, None if numbers is None else numbers[0].numpy())
         cache.end_chain(tokens, drawn.tokens, at)
         assert drawn.logits is not None, "nobody looks before the end on a CPU"
         if more := self.vocab_size - drawn.logits.shape[-1]:

@@ -71,28 +71,33 @@ class Drawing:
         """Tokens that it reads at least."""
         return min(width for width, _ in self._made)
 
-    def run(self, reading: Reading, count: int, temperature: float, uniforms: Any) -> Continuation:
+    def run(self, reading: Reading, count: int, temperature: float, numbers: Any) -> Continuation:
         """Draw tokens, and read all of them but the last.
 
         Args:
             reading: of one or two tokens, with room for what is drawn.
             count: K, tokens to draw.
             temperature: 0 takes the likeliest token each time.
-            uniforms: [K] float64 or None, an array; None at temperature 0.
+            numbers: [K, ...] float64 or None, an array (see `LanguageModel.chain`).
         """
+        # A race is run here, among what such a graph says of the likeliest token.
+        races, heat = numbers is not None and numbers.ndim == 2, temperature
+        temperature = 0.0 if races else temperature
         likeliest = not temperature and (reading.width, True) in self._made
         compiled, inputs = self._made[reading.width, likeliest]
         inputs.write(reading)
         arrays, counters, newest = inputs.arrays, inputs.counters, inputs.arrays["tokens"]
         if not likeliest:
             arrays["coldness"][0] = 1 / temperature if temperature else COLD
-        numbers = np.zeros(count, np.float32) if uniforms is None else below(uniforms)
+        uniforms = below(numbers) if temperature else np.zeros(count, np.float32)
         drawn: list[tuple[int, float]] = []
         held: list[Any] = []
         for place in range(count):
             if not likeliest:
-                arrays["uniform"][0] = numbers[place]
+                arrays["uniform"][0] = uniforms[place]
             token, prob, *found = compiled.infer(inputs, reading.cached)[: 5 if temperature else 4]
+            if races:
+                token, prob = winner(found[0][0], token.item(), prob, heat, numbers[place])
             held = held or [np.empty((1, count, out.shape[1]), out.dtype) for out in found]
             for all_of_it, out in zip(held, found, strict=True):
                 all_of_it[0, place] = out[0]
@@ -160,6 +165,21 @@ def drawing(graph: ov.Model, vocab_size: int, likeliest: bool) -> ov.Model:
 def _flat(scored: Any) -> Any:
     """Scores of the one token that was scored, as [1, width]."""
     return op.reshape(scored, constant(np.array([1, scored.partial_shape[2].get_length()])), False)
+
+
+def winner(logits: Any, likeliest: int, prob: Any, temperature: float, numbers: Any) -> tuple[Any, Any]:
+    """The token that wins a race, and its probability at temperature 1.
+
+    Args:
+        logits: [V] float32 array.
+        likeliest: token.
+        prob: its probability at temperature 1.
+        temperature: of the law that races.
+        numbers: [V] float64 array, or longer.
+    """
+    over = logits - logits[likeliest]
+    token = (np.exp(over / temperature) / numbers[: len(over)]).argmax()
+    return token, prob * np.exp(over[token])
 
 
 def below(uniforms: Any) -> Any:

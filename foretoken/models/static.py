@@ -49,7 +49,7 @@ class StaticModel(HFModel):
         self._windows = {window for window in windows if window < adapted.max_length}
         self._pool = Pool(lambda rows, capacity: Storage(layers, rows, capacity, self.device, self.dtype))
         self._inputs: dict[tuple[int, int], Inputs] = {}
-        self._loops: dict[tuple[int, bool], Loop] = {}
+        self._loops: dict[tuple[int, int], Loop] = {}
         self._capture = capture
         self._busy = Lock()  # inputs and outputs are those of one forward
 
@@ -101,7 +101,7 @@ class StaticModel(HFModel):
         cache: KVCache,
         count: int,
         temperature: float = 0.0,
-        uniforms: Tensor | None = None,
+        numbers: Tensor | None = None,
         look: Look | None = None,
         stop: Stop | None = None,
     ) -> Continuation:
@@ -111,19 +111,19 @@ class StaticModel(HFModel):
         rows, counts and slots in view, and the largest of its outputs are shared by all of them.
         """
         assert isinstance(cache, StaticCache)
-        rows, sampled = len(at), temperature > 0
-        size = bucket(rows), sampled
+        rows = len(at)
+        size = bucket(rows), 0 if numbers is None else numbers.dim()
         with self._busy:
             positions = (at[:, None] + torch.arange(count)).clamp_max(self.max_length - 1)
             before = None if cache.pending else (cache.lengths + 1 == at).to(torch.int64)
             storage, slots = cache.begin(positions, before)
             span = _span(slots, storage)
             if size not in self._loops:
-                self._loops[size] = Loop(size[0], self.ahead(rows), self.vocab_size, sampled, self.device)
+                self._loops[size] = Loop(size[0], self.ahead(rows), self.vocab_size, size[1], self.device)
             loop = self._loops[size]
             # A row whose newest token is elsewhere, having outgrown the context, is left alone.
             newest = torch.where(slots[:, 0] == at, at, storage.capacity)
-            loop.write(tokens, newest, temperature, uniforms, stop, storage.capacity)
+            loop.write(tokens, newest, temperature, numbers, stop, storage.capacity)
             what, asked = (self, storage, span, count), look if stop is None else stop.wants
             step = partial(loop.run, *what, look)
             if stop is not None:

@@ -28,7 +28,7 @@ class Loop:
         rows: B.
         count: the largest K.
         vocab_size: V.
-        sampled: whether tokens are drawn from laws; else each is the likeliest one.
+        dims: of the numbers that draw (see `LanguageModel.chain`); 0 if each token is the likeliest one.
         device: where.
 
     Attributes:
@@ -39,17 +39,19 @@ class Loop:
         logits: [B, K, V] float32.
         hidden: [B, K, H] float or None. From the first run on.
         q: [B, K, V] float32 or None.
+        race: [B, K, V] float32 or None. Numbers of a `Race`.
         wanted: [B] int64. Tokens drawn until a rule stopped.
     """
 
-    def __init__(self, rows: int, count: int, vocab_size: int, sampled: bool, device: torch.device) -> None:
+    def __init__(self, rows: int, count: int, vocab_size: int, dims: int, device: torch.device) -> None:
         with torch.inference_mode(False):  # or they could not be written to outside of that mode
             self.plan = torch.zeros(rows, FIXED + count, dtype=torch.float64, device=device)
             self.drawn = torch.zeros(rows, count, dtype=torch.int64, device=device)
             self.prob = torch.zeros(rows, count, device=device)
             self.logits = torch.zeros(rows, count, vocab_size, device=device)
             self.hidden: Tensor | None = None
-            self.q = torch.zeros_like(self.logits) if sampled else None
+            self.q = torch.zeros_like(self.logits) if dims == 2 else None
+            self.race = torch.ones_like(self.logits) if dims == 3 else None
             self.wanted = torch.zeros(rows, dtype=torch.int64, device=device)
             self._going = torch.zeros(rows, dtype=torch.bool, device=device)
 
@@ -58,7 +60,7 @@ class Loop:
         tokens: Tensor,
         newest: Tensor,
         temperature: float,
-        uniforms: Tensor | None,
+        numbers: Tensor | None,
         stop: Stop | None,
         capacity: int,
     ) -> None:
@@ -68,7 +70,7 @@ class Loop:
             tokens: [B, 2] int64. As in `LanguageModel.chain`.
             newest: [B] int64, on the CPU. Slot of the newest token; `capacity` for a row to be left alone.
             temperature: as in `LanguageModel.chain`.
-            uniforms: [B, K] float64 or None, on the CPU. As in `LanguageModel.chain`.
+            numbers: [B, K, ...] float64 or None, on the CPU. As in `LanguageModel.chain`.
             stop: as in `LanguageModel.chain`.
             capacity: slots of a row.
         """
@@ -79,8 +81,10 @@ class Loop:
         if stop is not None:
             plan[:rows, ROOM] = torch.tensor(stop.room, dtype=torch.float64)
             plan[:rows, ROOM + 1 : ROOM + 1 + stop.given.shape[1]] = stop.given
-        if uniforms is not None:
-            plan[:rows, FIXED : FIXED + uniforms.shape[1]] = uniforms
+        if self.q is not None and numbers is not None:
+            plan[:rows, FIXED : FIXED + numbers.shape[1]] = numbers
+        if self.race is not None and numbers is not None:
+            self.race[:rows, : numbers.shape[1]].copy_(numbers, non_blocking=True)
         here = tokens.device.type == "cpu"
         if here:
             plan[:rows, 2:4] = tokens
@@ -152,7 +156,9 @@ class Loop:
         logits, hidden = _read(model, tokens, first, storage, span)
         scores = model._fitted(logits[:, -1]).float()  # [B, V]
         own = scores.softmax(-1)
-        if self.q is None:
+        if self.race is not None:
+            token = ((scores / self.plan[:, 1:2].float()).softmax(-1) / self.race[:, k]).argmax(-1)
+        elif self.q is None:
             token = scores.argmax(-1)
         else:
             token, self.q[:, k] = choose(scores, self.plan[:, 1:2].float(), self.plan[:, FIXED + k : FIXED + k + 1])

@@ -13,8 +13,10 @@ SMALL = ("--max-new-tokens", "8", "--dtype", "float32", "--methods", "fixed:2,co
 ROWS = '{"prompt": "Name three colours."}\n{"prompt": "Can a fish fly?"}\n{"prompt": "Hi"}\n'
 
 
-def test_json_holds_every_method_and_sample(run: Run) -> None:
-    result = run("bench", *SMALL, "--prompts", "-", "--limit", "2", "--json", "--check", stdin=ROWS)
+@pytest.mark.parametrize("drawn", [(), ("--temperature", "1", "--accept", "coupled")])
+def test_json_holds_every_method_and_sample(run: Run, drawn: tuple[str, ...]) -> None:
+    """Where drafter and target draw by the same numbers, all methods say the same."""
+    result = run("bench", *SMALL, *drawn, "--prompts", "-", "--limit", "2", "--json", "--check", stdin=ROWS)
     record = result.record
     assert (result.code, result.err) == (0, "")
     assert (record["schema"], record["version"]) == ("foretoken.bench/1", foretoken.__version__)

@@ -39,7 +39,7 @@ class DrawingTable(TableModel):
         cache: TensorCache,
         count: int,
         temperature: float = 0.0,
-        uniforms: Tensor | None = None,
+        numbers: Tensor | None = None,
         look: Look | None = None,
         stop: Stop | None = None,
     ) -> Continuation:
@@ -57,9 +57,13 @@ class DrawingTable(TableModel):
             scored.append(self._step(newest, at + place, cache))
             logits = scored[-1].logits[:, 0]
             if temperature:
-                assert uniforms is not None
-                laws.append((logits / temperature).softmax(-1))
-                newest = (laws[-1].cumsum(-1) <= uniforms[:, place, None]).sum(-1)
+                assert numbers is not None
+                law = (logits / temperature).softmax(-1)
+                if numbers.dim() == 3:
+                    newest = (law / numbers[:, place]).argmax(-1)
+                else:
+                    laws.append(law)
+                    newest = (law.cumsum(-1) <= numbers[:, place, None]).sum(-1)
             else:
                 newest = logits.argmax(-1)
             drawn.append(newest)

@@ -123,7 +123,7 @@ class FarModel:
         cache: Any,
         count: int,
         temperature: float = 0.0,
-        uniforms: Tensor | None = None,
+        numbers: Tensor | None = None,
         look: Look | None = None,
         stop: Stop | None = None,
     ) -> Continuation:
@@ -131,7 +131,7 @@ class FarModel:
         with torch._C.DisableTorchFunction():
             if stop is not None:  # what the rule knows, such as a head, is there, too
                 stop = stop._replace(wants=self._near(stop.wants))
-            drawn = self._model.chain(tokens.as_subclass(Tensor), at, cache, count, temperature, uniforms, None, stop)
+            drawn = self._model.chain(tokens.as_subclass(Tensor), at, cache, count, temperature, numbers, None, stop)
             parts = (drawn.tokens, drawn.prob, drawn.logits, drawn.hidden, drawn.q, None, drawn.wanted)
             there = Continuation(*(None if one is None else far(one) for one in parts))  # type: ignore[arg-type]
         near = there.near(look)

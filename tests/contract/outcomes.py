@@ -71,7 +71,20 @@ class EveryOutcome:
         rows = zip(probs.tolist(), active, strict=True)
         return [self._draw(self._script_of(b), row) if want else 0 for b, (row, want) in enumerate(rows)]
 
-    def along(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def guess(self, probs: Tensor, active: Sequence[bool], depth: int) -> list[int]:
+        return self.pick(probs, active)  # what a drafter foretells decides nothing
+
+    def numbers(self, vocab_size: int, count: int, depth: int) -> Tensor:
+        """Of races in which a token that was drawn by nobody wins."""
+        won = [
+            self._script_of(b).choose([1 / vocab_size] * vocab_size) for b in range(self._rows()) for _ in range(count)
+        ]
+        numbers = torch.full((self._rows() * count, vocab_size), 1e9, dtype=torch.float64)
+        return numbers.scatter_(1, torch.tensor(won)[:, None], 1e-9).reshape(-1, count, vocab_size)
+
+    def along(
+        self, probs: Tensor, tokens: Tensor, sizes: Sequence[int], coupled: bool = False
+    ) -> tuple[Tensor, Tensor]:
         drawn = torch.full(probs.shape[:2], -1)
         for b, size in enumerate(sizes):
             for node in range(size):

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from foretoken.models.base import LanguageModel, Places
 from foretoken.models.cache import TensorCache
 from foretoken.models.hf import HFModel
+from foretoken.race import winners
 from foretoken.rng import draw
 from foretoken.sampling import warp
 from foretoken.types import Continuation
@@ -51,7 +52,7 @@ def draw_by_forwards(
     cache: Any,
     count: int,
     temperature: float,
-    uniforms: Tensor | None,
+    numbers: Tensor | None,
 ) -> Continuation:
     """As `LanguageModel.chain`, by forwards of one token and draws on the host."""
     if not cache.pending:
@@ -65,11 +66,12 @@ def draw_by_forwards(
         scores = model.forward(token[:, None], cache, Places((at + k)[:, None], mask))
         logits = scores.logits[:, -1]
         law = warp(logits, temperature) if temperature else None
-        token = (
-            logits.argmax(-1)
-            if law is None or uniforms is None
-            else torch.tensor(draw(law, uniforms[:, k].tolist()), device=law.device)
-        )
+        if law is None or numbers is None:
+            token = logits.argmax(-1)
+        elif numbers.dim() == 3:
+            (token, _), law = winners(law, numbers[:, k]), None
+        else:
+            token = torch.tensor(draw(law, numbers[:, k].tolist()), device=law.device)
         prob = logits.softmax(-1).gather(1, token[:, None])[:, 0]
         parts.append((token, prob, logits, None if scores.hidden is None else scores.hidden[:, -1], law))
     token, prob, logits, hidden, law = zip(*parts, strict=True)

@@ -24,7 +24,7 @@ from foretoken.types import Continuation
 from tests.contract.far import DEVICE, Far, FarDevice, far
 
 from .drive import CLOSE, draw_by_forwards, error, keep, random_tokens, read_chain
-from .families import FAMILIES, MAX_LENGTH, build, config, pair
+from .families import FAMILIES, MAX_LENGTH, VOCAB, build, config, pair
 from .recorder import Recorder
 from .test_backends import GPU, on_gpu, recorded, static
 
@@ -56,11 +56,11 @@ def started(model: Any, texts: Tensor, lengths: list[int]) -> Any:
     return cache
 
 
-def numbers(seed: int, rows: int, count: int) -> Tensor:
-    return torch.rand(rows, count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+def numbers(seed: int, *shape: int) -> Tensor:
+    return torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def compare(ours: Any, theirs: Any, at: list[int], held: list[int], count: int, temperature: float = 0.0) -> None:
+def compare(ours: Any, theirs: Any, at: list[int], held: list[int], count: int, heat: float = 0.0, *races: int) -> None:
     """Draw twice in a step, keep some of it, read on, and draw again; everything must be as with forwards."""
     rows, places = len(at), torch.tensor(at)
     texts = random_tokens(sum(at), rows, max(at) + 1)
@@ -68,9 +68,9 @@ def compare(ours: Any, theirs: Any, at: list[int], held: list[int], count: int, 
     caches = [started(model, texts, held) for model in (ours, theirs)]
 
     def go(tokens: Tensor, places: Tensor, seed: int) -> Continuation:
-        uniforms = numbers(seed, rows, count) if temperature else None
-        expected = draw_by_forwards(theirs, tokens, places, caches[1], count, temperature, uniforms)
-        found = ours.chain(tokens.to(ours.device), places, caches[0], count, temperature, uniforms)
+        drawing = numbers(seed, rows, count, *races) if heat else None
+        expected = draw_by_forwards(theirs, tokens, places, caches[1], count, heat, drawing)
+        found = ours.chain(tokens.to(ours.device), places, caches[0], count, heat, drawing)
         same(found, expected)
         assert torch.equal(*(cache.lengths for cache in caches))
         assert caches[0].pending == caches[1].pending
@@ -100,6 +100,12 @@ def compare(ours: Any, theirs: Any, at: list[int], held: list[int], count: int, 
 @pytest.mark.parametrize("known", [True, False])
 def test_one_row(made: Made, known: bool, count: int, temperature: float) -> None:
     compare(made("llama")[1], pair("llama")[1], [9], [9 if known else 8], count, temperature)
+
+
+@backends
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_race_is_won_by_the_token_that_wins_it_after_forwards(made: Made, count: int) -> None:
+    compare(made("llama")[1], pair("llama")[1], [9, 4, 1], [8, 4, 0], count, 0.7, VOCAB)
 
 
 @backends

@@ -17,6 +17,7 @@ from foretoken.errors import ConfigError, ModelError
 from foretoken.models import source, threads
 from foretoken.models.base import Places
 from foretoken.models.source import Checkpoint
+from foretoken.race import winners
 from foretoken.types import swap_remove
 
 from . import test_families
@@ -190,6 +191,30 @@ def test_a_token_is_the_one_that_its_law_and_its_number_say(read: int) -> None:
             below = float(law[place, :token].sum())
             assert below - 1e-7 <= float(uniforms[0, place]) <= below + float(law[place, token]) + 1e-7
             assert law[place, token] > 0
+
+
+@pytest.mark.parametrize("per_core", [1, None])
+@pytest.mark.parametrize("read", [4, 5])
+def test_a_race_is_won_by_the_token_that_its_law_says(
+    read: int, per_core: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by a graph that draws from any law, for models that memory holds back."""
+    if per_core:
+        monkeypatch.setattr(foretoken.models.openvino, "PER_CORE", per_core)
+        converted.cache_clear()
+    ours = converted("llama", "none")[1]
+    tokens, won = random_tokens(3, 1, 6), set()
+    for seed in range(8):
+        numbers = torch.from_numpy(np.random.default_rng(seed).standard_exponential((1, 3, VOCAB + 5)))
+        found = ours.chain(tokens[:, 4:], torch.tensor([5]), begun(ours, tokens, read), 3, 0.7, numbers)
+        expected, _ = winners((found.logits[0] / 0.7).softmax(-1), numbers[0, :, :VOCAB])
+        assert found.tokens[0].tolist() == expected.tolist()
+        prob = found.logits[0].softmax(-1).gather(1, expected[:, None])[:, 0]
+        assert error(found.prob[0], prob) < CLOSE
+        assert found.q is None
+        won |= set(expected.tolist())
+    assert len(won) > 5
+    converted.cache_clear()
 
 
 def test_boundaries_make_a_law_whatever_they_add_up_to() -> None:

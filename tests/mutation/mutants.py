@@ -52,6 +52,8 @@ RELAYED = (
     "tests/contract/test_exact_engine.py::test_every_combination_of_methods_is_exact[Relayed-Confidence-Chain-Block]",
 )
 SEEDS = ("tests/contract/test_seeds.py",)
+RACE = ("tests/contract/test_race.py",)
+FORETOLD = ("tests/contract/test_coupled.py::test_a_draft_like_the_target_foretells_all_it_says",)
 
 MUTANTS = [
     Mutant(
@@ -143,7 +145,7 @@ MUTANTS = [
     Mutant(
         "the draft takes the likeliest token, but declares it drawn",
         "draft/base.py",
-        "token = to_device(single(batch.draft_rng.pick(q[:, 0], grow)), q.device)",
+        "token = to_device(single(dice.guess(law, grow, depth) if batch.coupled else dice.pick(law, grow)), q.device)",
         "token = q.argmax(-1) * torch.tensor(grow)[:, None]",
         ENGINE,
     ),
@@ -230,8 +232,8 @@ MUTANTS = [
     Mutant(
         "drafting and acceptance have the same random numbers",
         "rng.py",
-        "words = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, *purpose.encode()]",
-        "words = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]",
+        "return [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, *purpose.encode()]",
+        "return [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]",
         RNG,
     ),
     Mutant(
@@ -293,8 +295,8 @@ MUTANTS = [
     Mutant(
         "the draft's likelier tokens are drawn more often than q says",
         "draft/base.py",
-        "batch.draft_rng.pick(q[:, 0], grow)",
-        "batch.draft_rng.pick((q.square() / q.square().sum(-1, True))[:, 0], grow)",
+        "else dice.pick(law, grow)",
+        "else dice.pick(law.square() / law.square().sum(-1, True), grow)",
         ENGINE,
     ),
     Mutant(
@@ -674,6 +676,55 @@ MUTANTS = [
         "wants(self._drawn(k + 1), ",
         "wants(self._drawn(k + 2), ",
         ("tests/models/test_chain.py::test_a_rule_is_told_all_that_was_drawn_so_far",),
+    ),
+    Mutant(
+        "drafter and target race by numbers of their own",
+        "rng.py",
+        'Race(words(row.request.seed, "race"))',
+        "Race(words(row.request.seed, self._purpose))",
+        FORETOLD,
+    ),
+    Mutant(
+        "a drafter asks for the numbers of the place before",
+        "draft/base.py",
+        "q[:, 0], len(tokens) - 1",
+        "q[:, 0], max(len(tokens) - 2, 0)",
+        FORETOLD,
+    ),
+    Mutant(
+        "a model that draws ahead is given the numbers of the first place",
+        "draft/model.py",
+        "self._model.vocab_size, count, len(tokens) - 1)",
+        "self._model.vocab_size, count, 0)",
+        ("tests/contract/test_coupled.py",),
+    ),
+    Mutant(
+        "numbers of a race are used again in the next step",
+        "race.py",
+        "        del self._numbers[: done - self._first]\n",
+        "",
+        RACE,
+    ),
+    Mutant(
+        "a race is run with numbers of 32 bits",
+        "race.py",
+        "self._generator.standard_exponential(vocab_size)",
+        "self._generator.standard_exponential(vocab_size, np.float32)",
+        RACE,
+    ),
+    Mutant(
+        "a race is won by the least number, however unlikely the token",
+        "race.py",
+        "(laws / numbers.to(",
+        "((laws > 0) / numbers.to(",
+        RACE,
+    ),
+    Mutant(
+        "what was foretold comes",
+        "accept/coupled.py",
+        "self.match(near, said.tolist(), most.tolist())",
+        "self.match(near, [[*row[1:], 0] for row in near.tokens.tolist()], most.tolist())",
+        ("tests/contract/test_exact_engine.py::test_hard_worlds",),
     ),
     Mutant(
         "a device draws on for rows that have no room",
