@@ -54,6 +54,7 @@ class Prices(NamedTuple):
 
 
 HASTE = 8e6  # weights that are read in the time a draft forward takes longer for following one of the target
+CHANGE = 5e6  # and in the time a step of several tokens takes longer, and those after it, for not being like the others
 
 
 def typical(target: float, draft: float = 0.0) -> GivenCosts:
@@ -63,7 +64,8 @@ def typical(target: float, draft: float = 0.0) -> GivenCosts:
         target: its weights of 16 bits, or as many as take that memory.
         draft: the draft model's, if there is one.
     """
-    return GivenCosts((draft + HASTE) / target, {1: 1.0, 2: 1.1})
+    several = 1.0 + CHANGE / target
+    return GivenCosts((draft + HASTE) / target, {1: 1.0, 2: several + 0.1, 3: several + 0.2})
 
 
 # What is told to those whom the clock must not decide for, where nothing is known of the models.
