@@ -8,7 +8,9 @@ import torch
 
 from foretoken.length.base import Growth, LengthPolicy, Plan, within
 from foretoken.llm import LLM
+from foretoken.race import winners
 from foretoken.request import Request, Sampling
+from foretoken.rng import SeededRng
 from foretoken.sampling import distribution
 from foretoken.tokenizer import TextPieces
 from foretoken.train.acceptance_data import read_once
@@ -21,7 +23,7 @@ class Oracle(LengthPolicy):
     """Draft exactly the run of tokens that will be accepted.
 
     It discards nothing and verifies as seldom as any candidate lengths could, as long as a step holds the whole run.
-    Greedy decoding only, where the answer is the same whatever is drafted.
+    For requests whose answer is the same whatever is drafted: at temperature 0, or judged by `coupled`.
 
     Args:
         agreement: by prompt, whether the draft's choice at each place of the answer is the answer's.
@@ -43,9 +45,14 @@ class Oracle(LengthPolicy):
 
 
 def foreseeable(llm: LLM, sampling: Sampling) -> bool:
-    """Whether target and draft model choose their tokens without chance, so that what will be accepted can be known."""
-    drafts_at = getattr(llm.methods["draft"].config(), "temperature", None)
-    return llm.draft is not None and sampling.temperature == 0 and not drafts_at
+    """Whether what will be accepted of a draft model can be known: nothing is drawn, or by the same numbers always."""
+    sure = sampling.temperature == 0 and not _drafts_at(llm)
+    return llm.draft is not None and (sure or llm.methods["accept"].type.coupled)
+
+
+def _drafts_at(llm: LLM) -> float | None:
+    """The draft's own temperature, if it has one."""
+    return getattr(llm.methods["draft"].config(), "temperature", None)
 
 
 def oracle(llm: LLM, requests: Sequence[Request], progress: Callable[[int, int], None] = lambda done, of: None) -> LLM:
@@ -75,7 +82,7 @@ def agree(llm: LLM, request: Request, text: Sequence[int]) -> list[bool]:
 
     Args:
         llm: with a draft model.
-        request: its prompt and sampling parameters, at temperature 0.
+        request: its prompt, sampling parameters and seed, `foreseeable`.
         text: the answer's ids. Places beyond the draft's context are left out, since nothing is drafted there.
     """
     _, draft = llm.models
@@ -83,5 +90,9 @@ def agree(llm: LLM, request: Request, text: Sequence[int]) -> list[bool]:
     tokens = [*request.prompt, *text][: draft.max_length]
     logits = read_once(draft, tokens).logits[:, len(request.prompt) - 1 : len(tokens) - 1]
     row = Row(0, request, TextPieces(llm.tokenizer.decode, (), frozenset()), len(tokens), list(request.prompt))
-    chosen = distribution(logits, [row], lambda _, node: list(text[:node])).argmax(-1)[0].tolist()
-    return [choice == token for choice, token in zip(chosen, text, strict=False)]
+    (laws,) = distribution(logits, [row], lambda _, node: list(text[:node]), _drafts_at(llm))
+    chosen = laws.argmax(-1)
+    if llm.methods["accept"].type.coupled:
+        (numbers,) = SeededRng([row], "draft").numbers(laws.shape[1], len(laws), 0)
+        chosen, _ = winners(laws, numbers)
+    return [choice == token for choice, token in zip(chosen.tolist(), text, strict=False)]

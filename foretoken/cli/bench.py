@@ -175,7 +175,9 @@ def _without_oracle(llm: LLM, drafting: list[str], sampling: SamplingOptions, qu
     if ORACLE not in drafting or foreseeable(llm, sampling.sampling()):
         return drafting
     if not quiet:
-        note("the oracle is left out: it knows what will be accepted of a draft model at temperature 0 only")
+        note(
+            "the oracle is left out: it knows what comes of a draft model at temperature 0, or with `--accept coupled`"
+        )
     return [name for name in drafting if name != ORACLE]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import foretoken
@@ -24,10 +26,14 @@ def llm() -> LLM:
     return foretoken.load(draft="builtin:pair", dtype="float32")
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), EDITED], ids=["plain", "penalties"])
-def test_it_discards_nothing_and_verifies_least(llm: LLM, sampling: Sampling) -> None:
+@pytest.mark.parametrize(
+    ("sampling", "accept"),
+    [(Sampling(), "block"), (EDITED, "block"), (replace(EDITED, temperature=1.0, top_k=40), "coupled")],
+    ids=["plain", "penalties", "coupled"],
+)
+def test_it_discards_nothing_and_verifies_least(llm: LLM, sampling: Sampling, accept: str) -> None:
     requests = [llm.request(text, sampling, max_new_tokens=32, seed=0) for text in PROMPTS]
-    samples = list(interleave(variants(llm, [*OTHERS, ORACLE], requests), requests))
+    samples = list(interleave(variants(llm.using(accept=accept), [*OTHERS, ORACLE], requests), requests))
     rows = {row["method"]: row for row in summarise(samples)}
     assert not any(row["num_differing"] for row in rows.values())
     assert rows[ORACLE]["num_drafted"] == rows[ORACLE]["num_accepted"] > 0
@@ -49,6 +55,7 @@ def test_it_ends_with_the_draft_s_context(llm: LLM, monkeypatch: pytest.MonkeyPa
 def test_chance_cannot_be_foreseen(llm: LLM) -> None:
     assert foreseeable(llm, Sampling())
     assert not foreseeable(llm, Sampling(temperature=0.5))
+    assert foreseeable(llm.using(accept="coupled"), Sampling(temperature=0.5))
     warm = foretoken.load(draft="builtin:pair", draft_options={"temperature": "1"}, weights=False)
     assert warm.methods["draft"] == Method("draft", "model", {"temperature": "1"})
     assert not foreseeable(warm, Sampling())
