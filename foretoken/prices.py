@@ -54,7 +54,7 @@ class Prices(NamedTuple):
 
 
 HASTE = 8e6  # weights that are read in the time a draft forward takes longer for following one of the target
-CHANGE = 5e6  # and in the time a step of several tokens takes longer, and those after it, for not being like the others
+CHANGE = 1e7  # and in the time a step of several tokens takes longer, and those after it, for not being like the others
 
 
 def typical(target: float, draft: float = 0.0) -> GivenCosts:
