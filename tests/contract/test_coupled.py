@@ -64,11 +64,15 @@ def test_seeds_differ() -> None:
     assert len({tuple(plainly(replace(REQUESTS[0], seed=seed))) for seed in range(20)}) > 15
 
 
+THREE = [Choice(find("length", "fixed"), {"k": 3}), Choice(find("length", "confidence"), {"threshold": 0.0, "most": 3})]
+
+
 @pytest.mark.parametrize("kind", [TableModel, DrawingTable])
-def test_a_draft_like_the_target_foretells_all_it_says(kind: type[TableModel]) -> None:
-    length = [Choice(find("length", "fixed"), {"k": 3})]
+@pytest.mark.parametrize("length", THREE, ids=str)
+def test_a_draft_like_the_target_foretells_all_it_says(length: Choice, kind: type[TableModel]) -> None:
+    """Drawn in one go, or one after the other."""
     draft = [Choice(find("draft", "model"))]
-    (setup,) = setups(draft=draft, length=length, accept=COUPLED, shape=[Choice(find("shape", "chain"))])
+    (setup,) = setups(draft=draft, length=[length], accept=COUPLED, shape=[Choice(find("shape", "chain"))])
     one = setup.engine(TableModel(TARGET), kind(TARGET))
     for asked, said in (([REQUESTS[0]], [PLAIN[0]]), (REQUESTS, PLAIN)):
         rows = one.start(asked)

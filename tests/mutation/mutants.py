@@ -146,7 +146,7 @@ MUTANTS = [
         "the draft takes the likeliest token, but declares it drawn",
         "draft/base.py",
         "token = to_device(single(dice.guess(law, grow, depth) if batch.coupled else dice.pick(law, grow)), q.device)",
-        "token = q.argmax(-1) * torch.tensor(grow)[:, None]",
+        "token = q.argmax(-1) * to_device([[int(one)] for one in grow], q.device)",
         ENGINE,
     ),
     Mutant(
@@ -696,7 +696,7 @@ MUTANTS = [
         "draft/model.py",
         "self._model.vocab_size, count, len(tokens) - 1)",
         "self._model.vocab_size, count, 0)",
-        ("tests/contract/test_coupled.py",),
+        FORETOLD,
     ),
     Mutant(
         "numbers of a race are used again in the next step",
