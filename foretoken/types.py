@@ -326,7 +326,7 @@ class Continuation:
         hidden: [B, K, H] float or None. Last hidden state behind `logits`.
         q: [B, K, V] float or None. The law that each token was drawn from; None where it is a point mass.
         seen: [B, K, R] float or None, on the CPU. What `LengthPolicy.look` made of them.
-        wanted: [B] int64 or None. How many of each row a `Stop` let be drawn; the others mean nothing.
+        wanted: [B] int64 or None. How many of each row a rule let be drawn; the others, if there are any, mean nothing.
     """
 
     tokens: Tensor

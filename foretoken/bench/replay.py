@@ -8,6 +8,7 @@ from foretoken.accept.base import chain_verdict
 from foretoken.bench.trace import Leaves, Trace
 from foretoken.costs import GivenCosts
 from foretoken.length.base import LengthPolicy
+from foretoken.models.base import Enough
 from foretoken.models.cache import TensorCache
 from foretoken.rng import SeededRng
 from foretoken.tokenizer import TextPieces
@@ -67,23 +68,31 @@ def seconds(steps: Steps, costs: GivenCosts, start_s: float = 0.0) -> float:
 def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: int) -> tuple[list[float], int]:
     """The drafter's own probability of each token drafted in one step, and how many were drawn for that."""
     probs: list[float] = []
-    drawn = 0
+    drawn = first = asked = sure = 0
+    enough: Enough | None = None
     if policy.rests(batch):
         return probs, drawn
     frontier = Frontier([[0]], [[1.0]], [[room > 0]])
     stops = trace.request.stop_token_ids
     leaves, index = trace.on, start
-    while frontier.active[0][0] and policy.grow(frontier, batch)[0][0]:
+    while frontier.active[0][0] and (len(probs) < sure or policy.grow(frontier, batch)[0][0]):
+        asked = asked if len(probs) < sure else len(probs)
         if drawn == len(probs):
-            drawn += max(min(policy.plan(batch, drawn).draw, room - drawn, trace.ahead), 1)
+            plan = policy.plan(batch, first := drawn)
+            drawn += max(min(plan.draw, room - drawn, trace.ahead), 1)
+            if trace.ahead and (enough := plan.enough):
+                sure = min(plan.sure, drawn)
         if leaves is trace.on and index > start and not trace.accepted[index - 1]:
             leaves, index = trace.off[index - 1], 0
         probs.append(float(leaves.prob[index]))
         depth = len(probs)
         # The record ends with the text, and some way after a rejection.
-        more = depth < room and int(leaves.tokens[index]) not in stops
+        token = int(leaves.tokens[index])
+        more = depth < room and token not in stops
         more = more and (index + 1 < len(leaves.tokens) or (leaves is trace.on and not trace.accepted[index]))
-        frontier = Frontier([[depth]], [probs[-1:]], [[more]], _said(leaves, index), 0, drawn)
+        if enough and (token in enough.ends or (depth - first in enough.after and enough.rule(probs[first:]))):
+            return probs, depth
+        frontier = Frontier([[depth]], [probs[-1:]], [[more]], _said(leaves, index), 0, drawn, [probs[asked:-1]])
         index += 1
     return probs, drawn
 

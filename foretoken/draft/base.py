@@ -13,7 +13,7 @@ from foretoken.costs import Costs
 from foretoken.draft.ahead import draft_unasked, law_of
 from foretoken.host import to_device, whole
 from foretoken.length.base import LengthPolicy, Trained, single
-from foretoken.models.base import Look, Stop
+from foretoken.models.base import Enough, Look, Stop
 from foretoken.rng import check_usable
 from foretoken.sampling import PathOf, distribution
 from foretoken.shape.base import TreeShape
@@ -123,6 +123,7 @@ class ChainDrafter(Drafter):
         likely: int,
         look: Look | None = None,
         stop: Stop | None = None,
+        enough: Enough | None = None,
     ) -> tuple[Continuation, bool]:
         """Draw the next token of each row; a drafter that gets several at once for less may draw more.
 
@@ -135,6 +136,7 @@ class ChainDrafter(Drafter):
             likely: how many may be wanted; never more are drawn.
             look: as `LanguageModel.chain` takes it.
             stop: as `LanguageModel.chain` takes it, where `alone` says that it can; random numbers are spent later.
+            enough: as it takes that.
 
         Returns:
             One or more, and whether the random numbers they took are still to be spent.
@@ -166,8 +168,7 @@ class ChainDrafter(Drafter):
         probs = [[1.0] for _ in rows]
         forwards, going = [0] * len(rows), [most > 0 for most in room]
         frontier = Frontier([[0]] * len(rows), [[1.0]] * len(rows), single(going))
-        tokens = [batch.roots]
-        laws: list[Tensor] = []
+        tokens, laws = [batch.roots], list[Tensor]()
         look = None if device.type == "cpu" else length.look
         plan = length.plan(batch, 0, least := AT_ONCE if look else 1)
         depth, ready, asked, sure = 0, 0, 0, plan.sure  # down to where: drafted, drawn, asked about, wanted anyway
@@ -182,20 +183,19 @@ class ChainDrafter(Drafter):
             if depth == ready:
                 plan = length.plan(batch, depth, least) if depth else plan
                 likely = min(plan.draw, max(room) - depth)
-                drawn, peeked = self.candidates(batch, tokens, certain, growing, lambda b, _: paths[b], likely, look)
+                given = batch, tokens, certain, growing, lambda b, _: paths[b], likely, look
+                drawn, peeked = self.candidates(*given, enough=plan.enough)
                 tokens += drawn.tokens.unbind(1)
                 laws += [] if drawn.q is None or batch.coupled else [drawn.q]
                 drawn = drawn.near(look)
                 near = list(zip(drawn.tokens.tolist(), drawn.prob.tolist(), strict=True))
                 first, ready = depth, depth + drawn.tokens.shape[1]
-                sure, most = min(plan.sure, ready), plan.most
+                sure, most = min(plan.sure, ready), plan.most if drawn.wanted is None else ready
                 cost = sum(map(self.forwards, range(depth + 1, ready + 1)))
                 forwards = [spent + cost * more for spent, more in zip(forwards, growing, strict=True)]
             begin, depth = depth - first, max(depth + 1, sure)  # so many together, then it is asked again
             end = depth - first
-            taken: list[list[int]] = []
-            said: list[float] = []
-            going = []
+            taken, said, going = list[list[int]](), list[float](), []
             for b, (drafting, (row_tokens, row_probs)) in enumerate(zip(growing, near, strict=True)):
                 deepest, ends = min(most, room[b]), rows[b].request.stop_token_ids
                 new = up_to(ends, row_tokens[begin : min(end, deepest - first)]) if drafting else []

@@ -7,7 +7,7 @@ from foretoken.length.record import START, Record, believed
 from foretoken.prices import Prices
 
 ASKING = 0.1  # of a plain step is what asking takes at most
-CLOSE = 0.7  # of the time of plain decoding; below that, there is no doubt
+CLOSE = 0.78  # of the time of plain decoding; below that, there is no doubt
 
 
 class Balance:
@@ -81,7 +81,8 @@ class Balance:
 
     def _floored(self, price: Prices) -> Prices:
         """The price of a step of this request, which may have to read many tokens."""
-        return price if price.rows > 1 else price._replace(least=self.least)
+        least = self.least
+        return price if price.rows > 1 or price.least == least else price._replace(least=least)
 
     def _token_s(self, price: Prices) -> float:
         """Seconds per token; plain decoding is always to be had."""

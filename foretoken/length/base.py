@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ConfigError
-from foretoken.models.base import Stop
+from foretoken.models.base import Enough, Stop
 from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 
 EVEN = 0.5  # chance
@@ -59,11 +59,14 @@ class Plan(NamedTuple):
         sure: depth down to which they are wanted whatever they are, in every row, if so many are drawn; `grow` is not
             asked about those.
         most: depth below which none is wanted in any row.
+        enough: for a batch of one row, whether none is wanted after some of those that are drawn together. A drafter
+            that can ask between two draws saves those that nobody wants, and `grow` is asked about none of them.
     """
 
     draw: int
     sure: int = 0
     most: int = DEEPEST
+    enough: Enough | None = None
 
 
 class LengthPolicy(ABC):

@@ -35,6 +35,11 @@ class Belief:
         """Probability given a score."""
         return 1 / (1 + math.exp(-(self.shift + self.scale * score)))
 
+    def given(self, probability: float) -> float:
+        """What it says of the log-odds of a probability, in one operation."""
+        bounded = min(max(probability, FLOOR), 1 - FLOOR)
+        return 1 / (1 + math.exp(-self.shift) * math.pow(1 / bounded - 1, self.scale))
+
     def observe(self, score: float, outcome: bool) -> None:
         """Learn what came of a score."""
         chance = self(score)

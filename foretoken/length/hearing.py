@@ -22,6 +22,14 @@ class Hearing:
         self._head = head
         self._took: deque[float] = deque(maxlen=FEW)
 
+    def pays(self, stake_s: float | None) -> bool:
+        """Whether asking may save more time than it takes.
+
+        Args:
+            stake_s: seconds that an answer saves at most; None where the clock decides nothing.
+        """
+        return stake_s is None or len(self._took) < FEW or min(self._took) <= stake_s
+
     def ask(self, frontier: Frontier, b: int, row: Row, stake_s: float | None, prob: float) -> float | None:
         """What the head says of the token before the newest one; None where it says nothing, or is not asked.
 
@@ -29,10 +37,10 @@ class Hearing:
             frontier: one leaf per row.
             b: the row's place in it.
             row: the row.
-            stake_s: seconds that an answer saves at most; None where the clock decides nothing.
+            stake_s: as in `pays`.
             prob: the draft's probability of the token that is asked about.
         """
-        if stake_s is not None and len(self._took) == FEW and min(self._took) > stake_s:
+        if not self.pays(stake_s):
             return None
         begin = perf_counter()
         if (read := self._head.heard(frontier, slice(b, b + 1))) is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import accumulate, pairwise, takewhile
 
 from foretoken.costs import Costs
 from foretoken.length.base import DEEPEST
 from foretoken.prices import Prices
 
+LITTLE_S = 6e-4  # that may be spent unasked: to ask, in caches full of other things, takes a tenth of it
 AHEAD = 6  # candidates that a decision looks ahead, since verification may cost more in steps
 
 
@@ -23,29 +24,32 @@ class Outlook:
 
     Attributes:
         drawn: candidates of this step that are drawn already.
+        forward_s: seconds that drawing one candidate more takes, after others.
     """
 
     __slots__ = (
-        *("_asked", "_bounds", "_expect", "_first", "_gains", "_hurdles", "_known", "_room", "_steps", "_worth"),
-        "drawn",
+        *("_asked", "_asks", "_bounds", "_expect", "_first", "_gains", "_hurdles", "_known", "_room", "_steps"),
+        *("_worth", "drawn", "forward_s"),
     )
 
     def __init__(self, known: bool, expect: Callable[[Prices], tuple[float, float]]) -> None:
-        self._known, self._expect, self.drawn = known, expect, 0
+        self._known, self._expect, self.drawn, self.forward_s = known, expect, 0, 0.0
         self._asked: tuple[Costs, int, int, int] | None = None  # who said what steps cost, and when
-        # Seconds with some candidates and more, by the same and those drawn, and what was read before.
-        self._steps: dict[tuple[int, int, int | None], list[float]] = {}
+        # Seconds of a step by candidates, by those drawn in any case, and what was read before.
+        self._steps: dict[tuple[int, int | None], list[float]] = {}
         self._bounds: dict[tuple[int, int, int | None], tuple[int, int]] = {}  # by depth, those drawn, and the same
         self._worth: dict[tuple[int, int, int | None, int], float] = {}  # and by rows that pay
         self._first: dict[int | None, int] = {}  # candidates that pay most at first
         self._gains: list[float] = []  # of the next few candidates
         self._hurdles: list[float] = []  # by candidates so far, from the first one on
         self._room: dict[int | None, int] = {}  # candidates that a device may draw
+        self._asks: dict[tuple[int, int, int | None], list[int]] = {}  # by candidates, more of them, and the same
 
     def renew(self, price: Prices) -> None:
         """Forget what costs said if they say otherwise now, and all that follows from it."""
         if self._asked != (asked := (price.costs, price.costs.changes, price.rows, price.least)):
-            self._asked, self._steps = asked, {}
+            self._asked, self._steps, self._asks = asked, {}, {}
+            self.forward_s = price.draw_s(2) - price.draw_s(1)
             self.forget()
 
     def forget(self) -> None:
@@ -53,13 +57,13 @@ class Outlook:
         self._gains, self._hurdles, self._room, self._first, self._bounds, self._worth = [], [], {}, {}, {}, {}
 
     def steps(self, depth: int, price: Prices, count: int = AHEAD) -> list[float]:
-        """Seconds of this step with so many candidates, with one more, and so on: up to `count` more, or beyond."""
-        found = self._steps.setdefault((depth, self.drawn, price.costs.after), [])
-        while len(found) <= count:
-            drafted = depth + len(found)
+        """Seconds of this step with so many candidates, with one more, and so on: up to `count` more."""
+        found = self._steps.setdefault((self.drawn, price.costs.after), [])
+        while len(found) <= depth + count:
+            drafted = len(found)
             drawn = 0 if self._known else max(drafted, self.drawn)
             found.append(price.draw_s(drawn) + price.read_s(drafted))
-        return found
+        return found[depth : depth + count + 1]
 
     def worth(self, depth: int, price: Prices) -> float:
         """Expected gain over cost of going on: the best of a few lengths."""
@@ -70,7 +74,8 @@ class Outlook:
 
     def more_s(self, depth: int, price: Prices) -> float:
         """A row's part of the seconds that one more candidate takes."""
-        return self._options(depth, price)[0][1]
+        here, more = self.steps(depth, price, 1)
+        return (more - here) * price.share
 
     def likely(self, depth: int, price: Prices, survival: float) -> int:
         """How many more candidates pay most, out of a few.
@@ -101,6 +106,23 @@ class Outlook:
             sure = depth + 1 + sum(1 for _ in takewhile(first.__ge__, others))
             self._bounds[what] = sure, DEEPEST if self.worth(sure, price) > 1 else sure
         return self._bounds[what]
+
+    def asks(self, depth: int, last: int, price: Prices) -> Collection[int]:
+        """After how many more candidates than so many to ask whether to go on: before little time becomes more.
+
+        Args:
+            depth: candidates so far.
+            last: candidates to ask about at most.
+            price: of drafting.
+        """
+        if (what := (depth, last, price.costs.after)) not in self._asks:
+            asked_s, *steps = self.steps(depth + 1, price, last - depth)
+            self._asks[what] = asks = list[int]()
+            for more, step_s in enumerate(steps, 1):
+                if step_s > asked_s + LITTLE_S:
+                    asks.append(more)
+                    asked_s = step_s
+        return self._asks[what]
 
     def room(self, most: int, price: Prices) -> int:
         """How many candidates a device may draw: as many as pay most if each is drawn only where all before it hold.

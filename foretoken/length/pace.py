@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 from operator import mul
 
 from foretoken.curves import is_time
 from foretoken.length.balance import Balance
+from foretoken.length.base import Plan
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.floor import Floor
 from foretoken.length.outlook import Outlook
 from foretoken.length.record import FADE, Record
+from foretoken.models.base import Enough
 from foretoken.prices import Prices
 
+RUN = 8  # candidates to draw at most before anything else is asked
 OPEN = 1.25  # the head is asked where gain and cost are within this factor of each other
 
 
@@ -94,13 +97,17 @@ class Pace(Balance):
         before = self._before
         for one in (*sure, prob):
             before, self._before = self._before, one
-            chance = self.belief(log_odds(one))
+            chance = self.belief.given(one)
             self._survival *= chance
             if (worth := worth * chance) <= 1 / OPEN:  # it can only become less
                 return False
-        if depth > 1 and worth < OPEN and (said := read(self._stake_s(depth, price), before)) is not None:
+        if (
+            depth > 1
+            and worth < OPEN
+            and (said := read(self.stake_s(self.outlook.more_s(depth, price), price), before)) is not None
+        ):
             score = self._scores[depth - 2] = log_odds(said)
-            better = self._reader(score) / self.belief(log_odds(before))
+            better = self._reader(score) / self.belief.given(before)
             self._survival *= better
             worth *= better
         return worth > 1
@@ -121,17 +128,17 @@ class Pace(Balance):
         if price.rows == 1:
             self._floor.weigh(probs, price)
         price = self._floored(price)
-        self.outlook.renew(price)
         if len(probs) < price.least:  # they are read in any case
             self.chosen = len(probs)
             return self.chosen
+        self.outlook.renew(price)
         usual, survival, tokens, share = self._token_s(price), 1.0, 1.0, price.share
         here, *others = self.outlook.steps(0, price, len(probs))
         if usual * sum(accumulate(probs, mul)) < (others[0] - here) * share:
             return 0  # not even if they are as likely as that, which what was learnt only doubts
         fastest, least, best, most = 0, here, 0, usual - here
         for count, (prob, step_s) in enumerate(zip(probs, others, strict=False), 1):
-            survival *= min(self.belief(log_odds(prob)), prob)  # what was counted is only ever doubted
+            survival *= min(self.belief.given(prob), prob)  # what was counted is only ever doubted
             tokens += survival
             seconds = here + (step_s - here) * share
             if seconds < least * tokens:
@@ -150,9 +157,30 @@ class Pace(Balance):
         self.outlook.drawn = drawn
         return self.outlook.bounds(depth, price)
 
-    def _stake_s(self, depth: int, price: Prices) -> float | None:
-        """Seconds that a wrong decision costs, which is a close one; None where nothing is measured."""
-        return None if price.costs.last_s is None else (OPEN - 1) * self.outlook.more_s(depth, price)
+    def run(self, depth: int, most: int, price: Prices, ends: Collection[int]) -> Plan:
+        """Candidates to draw in one go, until one of which `goes_on` would say that it is the last.
+
+        Args:
+            depth: candidates so far.
+            most: of all of them.
+            price: of drafting.
+            ends: as in `Enough`.
+        """
+        outlook, given, last = self.outlook, self.belief.given, min(depth + RUN, most)
+        outlook.drawn = 0  # nothing is drawn in vain
+
+        def rule(probs: Sequence[float]) -> bool:
+            worth = self._survival * outlook.worth(depth + len(probs), price)
+            for prob in probs:
+                worth *= given(prob)
+            return worth <= 1
+
+        return Plan(last - depth, last, most, Enough(outlook.asks(depth, last, price), rule, ends))
+
+    @staticmethod
+    def stake_s(more_s: float, price: Prices) -> float | None:
+        """Seconds that a wrong decision about so many costs, which is a close one; None where nothing is measured."""
+        return None if price.costs.last_s is None else (OPEN - 1) * more_s
 
     def _expect(self, price: Prices) -> tuple[float, float]:
         """Chance that a candidate is accepted, and seconds per token."""

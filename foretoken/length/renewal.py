@@ -79,7 +79,7 @@ class Renewal(LengthPolicy):
 
     def __init__(self, config: Config | None = None, head: AcceptanceHead | None = None) -> None:
         self.config = config or self.Config()
-        self._head, self._hearing = head, head and Hearing(head)
+        self._head, self._hearing = head, Hearing(head) if head else None
         self._given = None if self.config.cost is None else Prices(GivenCosts(self.config.cost))
         self.uses_clock = self._given is None
         self._apart = 0  # steps that are still to be decoded plainly, to time them
@@ -134,6 +134,13 @@ class Renewal(LengthPolicy):
         if not depth:
             for pace, price in paces:
                 pace.start(price)
+        (row, *others), (pace, price) = rows, paces[0]
+        if (
+            least == 1
+            and depth < most
+            and not (others or row.request.repeats or pace.resting or self._hears(pace, price))
+        ):
+            return pace.run(depth, most, price, row.request.stop_token_ids)
         count = min(max(least, *(pace.likely(depth, price) for pace, price in paces)), most - depth)
         # Neighbours decide nothing for a row that repeats, and a row at rest wants none.
         if not count or any(row.request.repeats or self.resting(row) for row in rows):
@@ -174,6 +181,10 @@ class Renewal(LengthPolicy):
                 if pace is None or not pace.chosen or draft.num_forwards[b]:
                     pace = self._pace(row)
                 pace.observe(draft.prob[b][1:size], verdict.counts[b], self._prices(row, batch, 1))
+
+    def _hears(self, pace: Pace, price: Prices) -> bool:
+        """Whether a head is asked even where a draft forward is all that is at stake."""
+        return self._hearing is not None and self._hearing.pays(pace.stake_s(pace.outlook.forward_s, price))
 
     def _sets_apart(self, batch: Batch) -> bool:
         """Whether this step is decoded plainly to see what that takes: ever more seldom while it takes the same."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -31,6 +31,20 @@ class Stop(NamedTuple):
     room: Sequence[int]
     given: Tensor
     wants: Wants
+
+
+class Enough(NamedTuple):
+    """A rule by which a model on the host ends its draws.
+
+    Attributes:
+        after: numbers of tokens after which it is asked, since to ask takes time as well.
+        rule: whether none is wanted after those drawn so far, given the model's own probability of each.
+        ends: tokens that nothing may follow.
+    """
+
+    after: Collection[int]
+    rule: Callable[[Sequence[float]], bool]
+    ends: Collection[int] = ()
 
 
 class Places(NamedTuple):
@@ -130,6 +144,7 @@ class LanguageModel(Protocol):
         numbers: Tensor | None = None,
         look: Look | None = None,
         stop: Stop | None = None,
+        enough: Enough | None = None,
     ) -> Continuation:
         """Read the newest token of each row, draw the next ones, and read all of those but the last.
 
@@ -150,6 +165,8 @@ class LanguageModel(Protocol):
                 hidden states. None waits for nothing.
             stop: ends the draws of a row before `count`, and all of them where no row goes on; for models that can,
                 without `look`. Then tokens, `prob`, `q` and `wanted` is all there is, and nobody waits.
+            enough: ends the draws of the only row, which `wanted` then tells; for models on the CPU. One that gains
+                nothing by that need not ask.
         """
         ...
 

@@ -18,6 +18,7 @@ import torch
 from openvino import opset13 as op
 
 from foretoken.host import real, whole
+from foretoken.models.base import Enough
 from foretoken.models.openvino_pages import constant, parameter
 from foretoken.models.openvino_run import Compiled, Inputs
 from foretoken.models.paged import Reading
@@ -71,7 +72,9 @@ class Drawing:
         """Tokens that it reads at least."""
         return min(width for width, _ in self._made)
 
-    def run(self, reading: Reading, count: int, temperature: float, numbers: Any) -> Continuation:
+    def run(
+        self, reading: Reading, count: int, temperature: float, numbers: Any, enough: Enough | None = None
+    ) -> Continuation:
         """Draw tokens, and read all of them but the last.
 
         Args:
@@ -79,6 +82,7 @@ class Drawing:
             count: K, tokens to draw.
             temperature: 0 takes the likeliest token each time.
             numbers: [K, ...] float64 or None, an array (see `LanguageModel.chain`).
+            enough: as in `LanguageModel.chain`.
         """
         # A race is run here, among what such a graph says of the likeliest token.
         races, heat = numbers is not None and numbers.ndim == 2, temperature
@@ -90,7 +94,7 @@ class Drawing:
         if not likeliest:
             arrays["coldness"][0] = 1 / temperature if temperature else COLD
         uniforms = below(numbers) if temperature else np.zeros(count, np.float32)
-        drawn: list[tuple[int, float]] = []
+        drawn, probs, ended = list[int](), list[float](), None
         held: list[Any] = []
         for place in range(count):
             if not likeliest:
@@ -103,11 +107,15 @@ class Drawing:
                 all_of_it[0, place] = out[0]
             newest[:-1], newest[-1] = newest[1:], token
             counters += 1
-            drawn.append((token.item(), prob.item()))
+            drawn.append(token.item())
+            probs.append(prob.item())
+            if enough and (drawn[-1] in enough.ends or (place + 1 in enough.after and enough.rule(probs))):
+                ended = whole([place + 1])
+                break
+        held = [out[:, : len(drawn)] for out in held]
         held[2:] = map(law, held[2:])
         logits, hidden, *laws = map(torch.from_numpy, held)
-        tokens, probs = zip(*drawn, strict=True)
-        return Continuation(whole([tokens]), real([probs]), logits, hidden, laws[0] if laws else None)
+        return Continuation(whole([drawn]), real([probs]), logits, hidden, laws[0] if laws else None, wanted=ended)
 
 
 def quickest(drawings: list[Drawing], reading: Reading, count: int) -> Drawing:

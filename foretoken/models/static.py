@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ModelError
-from foretoken.models.base import KVCache, Look, Places, Stop
+from foretoken.models.base import Enough, KVCache, Look, Places, Stop
 from foretoken.models.capture import AsItIs, Capture, Step
 from foretoken.models.hf import HFModel, TreeMask
 from foretoken.models.proof import TOLERANCE, distance, draws_amiss, probe, read_with_detours, stops_as_told
@@ -104,6 +104,7 @@ class StaticModel(HFModel):
         numbers: Tensor | None = None,
         look: Look | None = None,
         stop: Stop | None = None,
+        enough: Enough | None = None,
     ) -> Continuation:
         """Read the newest token of each row, draw the next ones, and read all of those but the last.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from foretoken.models.base import Look, Places, Stop
+from foretoken.models.base import Enough, Look, Places, Stop
 from foretoken.models.cache import TensorCache
 from foretoken.types import Continuation, Scores
 from tests.contract.outcomes import GRID
@@ -42,6 +44,7 @@ class DrawingTable(TableModel):
         numbers: Tensor | None = None,
         look: Look | None = None,
         stop: Stop | None = None,
+        enough: Enough | None = None,
     ) -> Continuation:
         assert 1 <= count <= AHEAD
         self.num_chains += 1
@@ -69,6 +72,10 @@ class DrawingTable(TableModel):
             drawn.append(newest)
             so_far = self._said(drawn, scored, laws)
             wanted += going
+            if enough and (
+                newest[0] in enough.ends or (place + 1 in enough.after and enough.rule(so_far.prob[0].tolist()))
+            ):
+                return replace(so_far, wanted=wanted)
             if stop:
                 going &= stop.wants(so_far, stop.given) & (wanted < room)
         if stop is None:

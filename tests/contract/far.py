@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foretoken.models.base import LanguageModel, Look, Places, Stop, Wants
+from foretoken.models.base import Enough, LanguageModel, Look, Places, Stop, Wants
 from foretoken.types import Continuation, Scores
 
 DEVICE = torch.device("cuda", 0)
@@ -126,8 +126,10 @@ class FarModel:
         numbers: Tensor | None = None,
         look: Look | None = None,
         stop: Stop | None = None,
+        enough: Enough | None = None,
     ) -> Continuation:
         assert look is None or stop is None
+        assert enough is None, "nobody asks on a device"
         with torch._C.DisableTorchFunction():
             if stop is not None:  # what the rule knows, such as a head, is there, too
                 stop = stop._replace(wants=self._near(stop.wants))

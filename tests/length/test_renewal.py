@@ -217,11 +217,19 @@ def test_a_batch_of_resting_rows_is_not_drafted_for() -> None:
     assert policy.grow(frontier([0, 0]), rows) == [[True], [False]]
 
 
+class Told(Belief):
+    """A belief that is what it was told of each probability."""
+
+    def __init__(self, said: dict[float, float]) -> None:
+        super().__init__(0.0, 1.0)
+        self.given = said.__getitem__  # type: ignore[method-assign]
+
+
 def test_the_decision_is_expected_gain_against_cost() -> None:
     """A third candidate after two: survival 0.8 * 0.7, next one 3/5, pace 0.8 of a plain step: gain 0.269."""
     for cost, goes_on in ((0.268, True), (0.270, False)):
         one = Pace(0.0, Record())
-        one.belief = lambda score: {log_odds(0.5): 0.8, log_odds(0.4): 0.7}[score]  # type: ignore[assignment]
+        one.belief = Told({0.5: 0.8, 0.4: 0.7})
         assert one.goes_on(0, 1.0, Prices(GivenCosts(cost)))
         one.goes_on(1, 0.5, Prices(GivenCosts(cost)))
         assert one.goes_on(2, 0.4, Prices(GivenCosts(cost))) is goes_on
@@ -232,7 +240,7 @@ def test_fewer_are_drawn_together_after_a_candidate_that_may_be_wrong() -> None:
     price = Prices(GivenCosts(0.1))
     for survival, count in ((1.0, 4), (0.5, 2), (0.2, 1)):
         one = Pace(0.0, Record())
-        one.belief = lambda score, survival=survival: survival  # type: ignore[assignment]
+        one.belief = Told({0.5: survival})
         assert one.goes_on(0, 1.0, price)
         assert one.likely(0, price) == 4
         one.goes_on(1, 0.5, price)
