@@ -8,7 +8,7 @@ from time import perf_counter
 from foretoken.models.acceptance_head import AcceptanceHead
 from foretoken.types import Frontier, Row
 
-FEW = 5  # answers that tell what asking takes; the shortest of the last ones counts
+FEW = 3  # answers that tell what asking takes; the shortest of the last ones counts
 
 
 class Hearing:

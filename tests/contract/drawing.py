@@ -73,7 +73,7 @@ class DrawingTable(TableModel):
             so_far = self._said(drawn, scored, laws)
             wanted += going
             if enough and (
-                newest[0] in enough.ends or (place + 1 in enough.after and enough.rule(so_far.prob[0].tolist()))
+                int(newest[0]) in enough.ends or (place + 1 in enough.after and enough.rule(so_far.prob[0].tolist()))
             ):
                 return replace(so_far, wanted=wanted)
             if stop:

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from foretoken.length.base import LengthPolicy, Plan
+from foretoken.length.base import DEEPEST, LengthPolicy, Plan
+from foretoken.models.base import Enough
 from foretoken.registry import find
 from foretoken.request import Request, Sampling
 from foretoken.rng import SeededRng, Stream
+from foretoken.types import Batch
 from tests.contract.drawing import AHEAD, DrawingTable, coarse_table
 from tests.contract.engine_law import engine_law
 from tests.contract.law import exact_law
@@ -75,6 +77,38 @@ def test_texts_and_counts_are_those_of_tokens_drawn_one_by_one(setup: Setup) -> 
                 forwards = sum(row.counts.num_draft_forwards for row in rows)
                 assert forwards >= sum(row.counts.num_drafted for row in rows)
             assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("setup", list(setups(draft=DRAFTED, length=[SURE], accept=LOSSLESS)), ids=str)
+def test_draws_that_end_when_it_is_enough_are_those_that_were_asked_for(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same texts, counts and forwards as one by one, numbers spent for what was drawn alone; and the same law."""
+
+    def found(draft: TableModel) -> list[object]:
+        rows = []
+        for request in REQUESTS:
+            engine = setup.engine(TableModel(TARGET), draft)
+            rows += engine.start([replace(request)])
+            while engine.batch.rows:
+                engine.step()
+        return [(row.output, row.counts) for row in rows]
+
+    table = near(TARGET, 7)
+    monkeypatch.setattr(LengthPolicy, "plan", lambda *_: Plan(1))
+    asked = found(TableModel(table))
+
+    def plan(policy: LengthPolicy, batch: Batch, *_: int) -> Plan:
+        ends = batch.rows[0].request.stop_token_ids
+        return Plan(3, DEEPEST, DEEPEST, Enough((1, 2, 3), lambda probs: probs[-1] < 0.6, ends))
+
+    monkeypatch.setattr(LengthPolicy, "plan", plan)
+    draft = DrawingTable(table)
+    assert found(draft) == asked
+    assert draft.num_chains
+    request = Request((0, 1), WARM, 3)
+    law = engine_law(setup, TableModel(TARGET), DrawingTable(COARSE), request, width=1)
+    assert distance(law, exact_law(TARGET, request)) < 1e-9
 
 
 @pytest.mark.parametrize("warmth", [0.0, 1.0])

@@ -217,6 +217,58 @@ def test_a_batch_of_resting_rows_is_not_drafted_for() -> None:
     assert policy.grow(frontier([0, 0]), rows) == [[True], [False]]
 
 
+@pytest.mark.parametrize("switch", [0.0, 0.3])
+def test_what_is_drawn_in_one_go_ends_where_asking_would_have_ended_it(switch: float) -> None:
+    widths = {width: 4 if width < 5 else 6 if width < 7 else 8 * -(-width // 8) for width in range(2, 40)}
+    costs = GivenCosts(0.05, {1: 1.0, 4: 1.05, 6: 1.2, 8: 1.4, 16: 2.0}, switch, {1: 1, **widths}.__getitem__)
+    dice, ends = np.random.default_rng(3), set()
+    for _ in range(60):
+        probs, price = dice.beta(2, 1, 20).tolist(), Prices(costs)
+        one, other = Pace(0.5, Record()), Pace(0.5, Record())
+        one.start(price)
+        plan = one.run(0, 20, price, ())
+        assert plan.enough is not None
+        assert plan.enough.after == list(range(1, plan.draw + 1)), "all of these take long"
+        last = next((n for n in plan.enough.after if plan.enough.rule(probs[:n])), None)
+        assert other.goes_on(0, 1.0, price)
+        asked = next(n for n in range(1, 21) if not other.goes_on(n, probs[n - 1], price))
+        assert last == (asked if asked <= plan.draw else None)
+        ends.add(last)
+    assert len(ends) > 3
+
+
+def test_where_little_time_is_at_stake_nobody_is_asked() -> None:
+    """Drafting a token takes 0.19 ms, and reading it nothing more where as many are read anyway."""
+    price = Prices(GivenCosts(1.9e-4, {1: 1e-2, 4: 1e-2, 5: 1.1e-2, 6: 1.1e-2, 7: 1.1e-2, 8: 1.1e-2, 9: 1.3e-2}))
+    one = Pace(0.0, Record())
+    one.start(price)
+    plan = one.run(0, 20, price, ())
+    assert plan.enough is not None
+    assert plan.enough.after == [3, 7, 8], "before the fifth token is read, the ninth and the tenth"
+    one.outlook.renew(dear := Prices(GivenCosts(7e-4, {1: 1e-2})))
+    assert one.outlook.asks(0, 4, dear) == [1, 2, 3, 4]
+
+
+def test_a_device_that_can_be_asked_between_two_draws_is_told_when() -> None:
+    rows, policy = batch(1), Renewal()
+    rows.costs = GivenCosts(0.1)
+    assert (plan := policy.plan(rows, 0)).enough
+    assert (plan.draw, plan.sure, plan.most) == (8, 8, 20)
+    assert policy.plan(rows, 0, 3).enough is None, "a device far away is not"
+    assert Renewal(Renewal.Config(most=0)).plan(rows, 0).draw == 0
+    policy._pace(rows.rows[0]).resting = True
+    assert policy.plan(rows, 0).enough is None
+    several = batch(2)
+    several.costs = rows.costs
+    assert policy.plan(several, 0).enough is None
+    rows, hearing = batch(1), Renewal()
+    rows.costs = GivenCosts(0.1)
+    hearing._hearing = Hearing(None)  # type: ignore[arg-type]  # it need not say anything
+    assert hearing.plan(rows, 0).enough is None, "a head is asked token by token"
+    rows.rows[0].request = replace(rows.rows[0].request, repeats=True)
+    assert policy.plan(rows, 0).enough is None, "its neighbours would decide"
+
+
 class Told(Belief):
     """A belief that is what it was told of each probability."""
 

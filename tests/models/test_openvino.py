@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 import foretoken
 from foretoken.errors import ConfigError, ModelError
 from foretoken.models import source, threads
-from foretoken.models.base import Places
+from foretoken.models.base import Enough, Places
 from foretoken.models.source import Checkpoint
 from foretoken.race import winners
 from foretoken.types import swap_remove
@@ -172,6 +172,39 @@ def test_what_is_drawn_in_one_go_is_what_forwards_say(name: str, quantization: s
     assert error(read_chain(ours, cache, ahead), read_chain(ours, slow, ahead)) < CLOSE
     with pytest.raises(ValueError, match="where the cache ends"):
         ours.chain(ahead[:, :2], torch.tensor([30]), cache, 1)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_draws_end_when_it_is_enough(temperature: float) -> None:
+    """What was drawn before is what it is anyway, nothing more is pending, and what follows reads on from it."""
+    ours = converted("llama", "none")[1]
+    tokens, at = random_tokens(3, 1, 6), torch.tensor([5])
+    uniforms = (
+        torch.rand(1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) if temperature else None
+    )
+    full = ours.chain(tokens[:, 4:], at, begun(ours, tokens, 5), 4, temperature, uniforms)
+    heard: list[list[float]] = []
+
+    def rule(probs: Sequence[float]) -> bool:
+        heard.append(list(probs))
+        return len(probs) > 2
+
+    cache = begun(ours, tokens, 5)
+    found = ours.chain(tokens[:, 4:], at, cache, 4, temperature, uniforms, enough=Enough([1, 3], rule))
+    assert found.wanted.tolist() == [3] == [cache.pending]
+    for name in ("tokens", "prob", "logits", "hidden", "q"):
+        part, all_of_it = getattr(found, name), getattr(full, name)
+        assert part is all_of_it is None or torch.equal(part, all_of_it[:, :3])
+    assert heard == [pytest.approx(full.prob[0, :count].tolist()) for count in (1, 3)]
+    again = ours.chain(
+        found.tokens[:, -2:], at + 3, cache, 1, temperature, None if uniforms is None else uniforms[:, 3:]
+    )
+    assert again.tokens[0, 0] == full.tokens[0, 3]
+    ends = Enough([], rule, frozenset({int(full.tokens[0, 1])}))
+    first = full.tokens[0].tolist().index(int(full.tokens[0, 1])) + 1
+    assert ours.chain(tokens[:, 4:], at, begun(ours, tokens, 5), 4, temperature, uniforms, enough=ends).wanted == first
+    never = Enough([4], lambda probs: False)
+    assert ours.chain(tokens[:, 4:], at, begun(ours, tokens, 5), 4, temperature, uniforms, enough=never).wanted is None
 
 
 @pytest.mark.parametrize("read", [4, 5])

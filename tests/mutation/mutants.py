@@ -477,7 +477,7 @@ MUTANTS = [
     Mutant(
         "renewal remembers for ever what a step costs",
         "length/outlook.py",
-        "self._asked, self._steps = asked, {}",
+        "self._asked, self._steps, self._asks = asked, {}, {}",
         "self._asked = asked",
         ("tests/length/test_renewal.py",),
     ),
@@ -496,6 +496,34 @@ MUTANTS = [
         ("tests/length/test_renewal.py",),
     ),
     Mutant(
+        "a draft that was ended is asked about again",
+        "draft/base.py",
+        "plan.most if drawn.wanted is None else ready",
+        "plan.most",
+        ("tests/contract/test_chain.py",),
+    ),
+    Mutant(
+        "what is drawn in one go never ends before its time",
+        "models/openvino_chain.py",
+        "if enough and (",
+        "if False and (",
+        ("tests/models/test_openvino.py",),
+    ),
+    Mutant(
+        "a run that is asked about forgets all but its last candidate",
+        "length/pace.py",
+        "            for prob in probs:\n                worth",
+        "            for prob in probs[-1:]:\n                worth",
+        ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
+        "a run is asked about only after each candidate or never",
+        "length/outlook.py",
+        "if step_s > asked_s + LITTLE_S:",
+        "if step_s > asked_s:",
+        ("tests/length/test_renewal.py",),
+    ),
+    Mutant(
         "costs learn from a step more than once",
         "costs.py",
         "        self._unread.clear()\n",
@@ -505,8 +533,8 @@ MUTANTS = [
     Mutant(
         "a head is asked however long that takes",
         "length/hearing.py",
-        "if stake_s is not None and",
-        "if False and",
+        "return stake_s is None or len(self._took) < FEW or",
+        "return True or",
         ("tests/length/test_renewal.py",),
     ),
     Mutant(
