@@ -111,6 +111,16 @@ def test_draws_that_end_when_it_is_enough_are_those_that_were_asked_for(
     assert distance(law, exact_law(TARGET, request)) < 1e-9
 
 
+def test_a_draft_that_was_ended_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    (setup,) = setups(draft=DRAFTED, length=[SURE], accept=LOSSLESS[:1], shape=choices("shape")[:1])
+    monkeypatch.setattr(LengthPolicy, "plan", lambda *_: Plan(3, 3, DEEPEST, Enough((2,), lambda _: True)))
+    monkeypatch.setattr(SURE.type, "grow", lambda *_: pytest.fail("nobody needs to know"))
+    engine = setup.engine(TableModel(TARGET), DrawingTable(near(TARGET, 7)))
+    (row,) = engine.start([replace(REQUESTS[-1])])
+    engine.step()
+    assert row.counts.num_drafted == row.counts.num_draft_forwards == 2
+
+
 @pytest.mark.parametrize("warmth", [0.0, 1.0])
 def test_what_was_drawn_after_a_stop_token_is_no_candidate(warmth: float) -> None:
     """Three are drawn at once, of which the second ends the text, and as many numbers are spent."""

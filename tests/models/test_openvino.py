@@ -191,6 +191,7 @@ def test_draws_end_when_it_is_enough(temperature: float) -> None:
 
     cache = begun(ours, tokens, 5)
     found = ours.chain(tokens[:, 4:], at, cache, 4, temperature, uniforms, enough=Enough([1, 3], rule))
+    assert found.wanted is not None
     assert found.wanted.tolist() == [3] == [cache.pending]
     for name in ("tokens", "prob", "logits", "hidden", "q"):
         part, all_of_it = getattr(found, name), getattr(full, name)

@@ -500,14 +500,14 @@ MUTANTS = [
         "draft/base.py",
         "plan.most if drawn.wanted is None else ready",
         "plan.most",
-        ("tests/contract/test_chain.py",),
+        ("tests/contract/test_chain.py::test_a_draft_that_was_ended_is_not_asked_about",),
     ),
     Mutant(
         "what is drawn in one go never ends before its time",
         "models/openvino_chain.py",
         "if enough and (",
         "if False and (",
-        ("tests/models/test_openvino.py",),
+        ("tests/models/test_openvino.py::test_draws_end_when_it_is_enough",),
     ),
     Mutant(
         "a run that is asked about forgets all but its last candidate",
