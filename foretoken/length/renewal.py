@@ -36,7 +36,8 @@ class Renewal(LengthPolicy):
 
     The renewal-reward form of SpecDec++'s threshold, 1 - t_d / (seconds per token), with both times measured while
     running and the growing cost of verification added to t_d. Acceptance is estimated from the draft's own probability
-    of each token, a relation that every request learns for itself. An acceptance head, where one is found beside the
+    of each token, a relation that every request learns for itself. A draft that is drawn in one go ends by the same
+    rule, asked in between where enough time is at stake (`Enough`). An acceptance head, where one is found beside the
     draft, says more of the tokens it has read; it is asked only where that can change the decision and may save more
     time than it takes, and not where a device decides by itself. When the steps that drafted were slower than plain
     decoding, the request decodes plainly until what was lost is a small part of its time, then tries again; after a few
