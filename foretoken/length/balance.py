@@ -23,12 +23,13 @@ class Balance:
         tries: whether the coming draft is the first of all, or after a rest.
     """
 
-    __slots__ = ("_floor", "_overall", "_own", "rest", "resting", "tries")
+    __slots__ = ("_floor", "_overall", "_own", "_rested", "rest", "resting", "tries")
 
     def __init__(self, overall: Record, floor: Floor | None) -> None:
         self._own, self._overall, self._floor = Record(), overall, floor or Floor()
         self._own.steps = START * overall.steps / overall.tokens
         self.rest, self.resting, self.tries = 0 if overall.pays else overall.rest, False, True
+        self._rested = 0  # steps of this rest
 
     @property
     def close(self) -> bool:
@@ -42,13 +43,20 @@ class Balance:
 
     def begin(self) -> bool:
         """A step begins; says whether it is one of a rest."""
-        self.resting = self.rest > 0
-        if self.resting:
+        if self.rest > 0:
             self.rest -= 1
-            self.tries = True
+            self._rested += 1
             self._overall.rest = self.rest
-            self._own.fade()
+            self.resting = self.tries = True
+        elif self.resting:
+            self.resting = False
+            self._wake(self._rested)
+            self._rested = 0
         return self.resting
+
+    def _wake(self, rested: int) -> None:
+        """A rest of so many steps is over: those before it say less."""
+        self._own.fade(rested)
 
     def drafted(self, should_s: float, count: int, tokens: int, last_s: float | None, price: Prices) -> None:
         """Count a step that drafted, and rest where it did not pay.
@@ -70,9 +78,7 @@ class Balance:
             self._pause(lost, price)
 
     def waits(self, price: Prices) -> None:
-        """Learn from a step for which nothing was known that was worth it: asking took time. Rests say nothing."""
-        if self.resting:
-            return
+        """Learn from a step for which nothing was known that was worth it: asking took time."""
         price = self._floored(price)
         should = price.read_s(0) / price.plain_s if price.least > 1 else 1.0
         lost = self._count(should, 1, price.costs.last_s, price) - 1

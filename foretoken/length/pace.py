@@ -60,9 +60,7 @@ class Pace(Balance):
 
     def begin(self) -> bool:
         self.chosen = 0
-        if super().begin():
-            self._fade()
-        return self.resting
+        return super().begin()
 
     def start(self, price: Prices) -> None:
         """A draft begins."""
@@ -221,5 +219,10 @@ class Pace(Balance):
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))
 
-    def _fade(self) -> None:
-        self._accepted, self._judged = FADE * self._accepted, FADE * self._judged
+    def _wake(self, rested: int) -> None:
+        super()._wake(rested)
+        self._fade(rested)
+
+    def _fade(self, steps: int = 1) -> None:
+        kept = FADE**steps
+        self._accepted, self._judged = kept * self._accepted, kept * self._judged

@@ -45,9 +45,10 @@ class Yield:
         self.steps += steps
         self.tokens += tokens
 
-    def fade(self) -> None:
-        """Old steps say less about the text as it moves on."""
-        self.steps, self.tokens = self._fade * self.steps, self._fade * self.tokens
+    def fade(self, steps: int = 1) -> None:
+        """Old steps say less about the text as it moves on by so many."""
+        kept = self._fade**steps
+        self.steps, self.tokens = kept * self.steps, kept * self.tokens
 
     @property
     def rate(self) -> float:

@@ -175,7 +175,8 @@ class Renewal(LengthPolicy):
         for b, (row, size) in enumerate(zip(batch.rows, draft.sizes, strict=True)):
             pace: Pace | None = row.memory.get((self, True))
             if size == 1:
-                if pace is not None and (row.request.repeats or len(batch.rows) == 1) and not self._apart:
+                # Rests say nothing.
+                if pace and not pace.resting and (row.request.repeats or len(batch.rows) == 1) and not self._apart:
                     pace.waits(self._prices(row, batch, 1))
             elif draft.prob is not None:
                 # What it chose may have been left for a draft, and there are drafts without forwards.
