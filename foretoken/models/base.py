@@ -166,7 +166,7 @@ class LanguageModel(Protocol):
             stop: ends the draws of a row before `count`, and all of them where no row goes on; for models that can,
                 without `look`. Then tokens, `prob`, `q` and `wanted` is all there is, and nobody waits.
             enough: ends the draws of the only row, which `wanted` then tells; for models on the CPU. One that gains
-                nothing by that need not ask.
+                nothing by that need not ask. Nobody looks at logits and hidden states, which may be missing.
         """
         ...
 

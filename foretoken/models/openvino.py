@@ -168,10 +168,10 @@ class OpenVINOModel:
                 reading, count, temperature, None if numbers is None else numbers[0].numpy(), enough
             )
         cache.end_chain(tokens, drawn.tokens, at)
-        assert drawn.logits is not None, "nobody looks before the end on a CPU"
-        if more := self.vocab_size - drawn.logits.shape[-1]:
-            logits = pad(drawn.logits, (0, more), value=-torch.inf)
-            drawn = replace(drawn, logits=logits, q=None if drawn.q is None else pad(drawn.q, (0, more)))
+        known = drawn.q if drawn.logits is None else drawn.logits
+        if known is not None and (more := self.vocab_size - known.shape[-1]):
+            logits = drawn.logits if drawn.logits is None else pad(drawn.logits, (0, more), value=-torch.inf)
+            drawn = replace(drawn, logits=logits, q=drawn.q if drawn.q is None else pad(drawn.q, (0, more)))
         return drawn
 
     @cached_property

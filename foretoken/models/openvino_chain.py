@@ -96,16 +96,18 @@ class Drawing:
         uniforms = below(numbers) if temperature else np.zeros(count, np.float32)
         drawn, probs, ended = list[int](), list[float](), None
         held: list[Any] = []
+        scores = 2 if enough else 0  # outputs that nobody asks for: logits and hidden states
         for place in range(count):
             if not likeliest:
                 arrays["uniform"][0] = uniforms[place]
             token, prob, *found = compiled.infer(inputs, reading.cached)[: 5 if temperature else 4]
             if races:
                 token, prob = winner(found[0][0], token.item(), prob, heat, numbers[place])
-            held = held or [np.empty((1, count, out.shape[1]), out.dtype) for out in found]
-            for all_of_it, out in zip(held, found, strict=True):
-                all_of_it[0, place] = out[0]
-            newest[:-1], newest[-1] = newest[1:], token
+            if kept := found[scores:]:
+                held = held or [np.empty((1, count, out.shape[1]), out.dtype) for out in kept]
+                for all_of_it, out in zip(held, kept, strict=True):
+                    all_of_it[0, place] = out[0]
+            newest[0], newest[-1] = newest[-1], token
             counters += 1
             drawn.append(token.item())
             probs.append(prob.item())
@@ -113,9 +115,9 @@ class Drawing:
                 ended = whole([place + 1])
                 break
         held = [out[:, : len(drawn)] for out in held]
-        held[2:] = map(law, held[2:])
-        logits, hidden, *laws = map(torch.from_numpy, held)
-        return Continuation(whole([drawn]), real([probs]), logits, hidden, laws[0] if laws else None, wanted=ended)
+        held[2 - scores :] = map(law, held[2 - scores :])
+        logits, hidden, q = [*[None] * scores, *map(torch.from_numpy, held), None][:3]
+        return Continuation(whole([drawn]), real([probs]), logits, hidden, q, wanted=ended)
 
 
 def quickest(drawings: list[Drawing], reading: Reading, count: int) -> Drawing:

@@ -193,7 +193,8 @@ def test_draws_end_when_it_is_enough(temperature: float) -> None:
     found = ours.chain(tokens[:, 4:], at, cache, 4, temperature, uniforms, enough=Enough([1, 3], rule))
     assert found.wanted is not None
     assert found.wanted.tolist() == [3] == [cache.pending]
-    for name in ("tokens", "prob", "logits", "hidden", "q"):
+    assert found.logits is found.hidden is None, "nobody looks at them"
+    for name in ("tokens", "prob", "q"):
         part, all_of_it = getattr(found, name), getattr(full, name)
         assert part is all_of_it is None or torch.equal(part, all_of_it[:, :3])
     assert heard == [pytest.approx(full.prob[0, :count].tolist()) for count in (1, 3)]
