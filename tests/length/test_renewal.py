@@ -18,7 +18,7 @@ from foretoken.length.belief import Belief, log_odds
 from foretoken.length.fixed import Fixed
 from foretoken.length.hearing import FEW, Hearing
 from foretoken.length.pace import Pace
-from foretoken.length.record import Record
+from foretoken.length.record import FADE, Record
 from foretoken.length.renewal import APART, Renewal
 from foretoken.prices import Prices
 from foretoken.request import Request
@@ -106,6 +106,16 @@ def test_the_rest_after_a_try_reckons_with_what_it_really_took() -> None:
     # Whether a first one is a hiccup cannot be known; it is after a few, and the longest rest is as long as it must be.
     assert [rest(*[90.0] * tries) for tries in (1, 2, 3)] == [128, 512, 2048]
     assert rest(*[90.0] * 12) == 8900
+
+
+@pytest.mark.parametrize("rest", [1, 40])
+def test_what_was_before_a_rest_says_less_after_it(rest: int) -> None:
+    one = Pace(0.0, Record())
+    before = one._own.tokens, one._own.steps, one._accepted, one._judged
+    one.rest = rest
+    assert [one.begin() for _ in range(rest + 2)] == [True] * rest + [False] * 2
+    after = one._own.tokens, one._own.steps, one._accepted, one._judged
+    assert after == pytest.approx([value * FADE**rest for value in before])
 
 
 def test_what_trying_costs_is_time_that_drafting_took() -> None:

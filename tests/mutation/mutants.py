@@ -496,6 +496,13 @@ MUTANTS = [
         ("tests/length/test_renewal.py",),
     ),
     Mutant(
+        "what was before a rest counts as if there had been none",
+        "length/balance.py",
+        "            self._wake(self._rested)\n",
+        "",
+        ("tests/length/test_renewal.py::test_what_was_before_a_rest_says_less_after_it",),
+    ),
+    Mutant(
         "a draft that was ended is asked about again",
         "draft/base.py",
         "plan.most if drawn.wanted is None else ready",
