@@ -173,8 +173,9 @@ class MeasuredCosts(Costs):
         self._pass_on(width)
         if self._steady and rows == 1:
             self.age = 0 if tokens == 1 and self._alike > CALM else self.age + 1
-        # One more of the same says little, and what is learnt in a row takes less time than one by one.
-        if self._alike < RECENT or is_time(self._verify.count + len(self._unread)):
+        # One more says little, but for plain steps that are timed by themselves: no answer changes before it is time.
+        # And what is learnt in a row takes less time than one by one.
+        if (tokens == 1 and CALM < self._alike < RECENT) or is_time(self._verify.count + len(self._unread)):
             self._learn()
 
     def _learn(self) -> None:

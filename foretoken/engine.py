@@ -23,7 +23,7 @@ from foretoken.rng import RngFactory, SeededRng
 from foretoken.shape.base import TreeShape
 from foretoken.stream import stream
 from foretoken.tokenizer import TextPieces
-from foretoken.types import Batch, Draft, FinishReason, Row, TokenEvent, swap_remove
+from foretoken.types import Batch, Draft, FinishReason, Row, TokenEvent, Verdict, swap_remove
 from foretoken.verify import verify
 
 
@@ -67,6 +67,9 @@ class Engine:
         self.max_nodes = max_nodes
         self._decode, self._open_ids = decode, open_ids
         self._ids = count()
+        self._idle = 0  # steps to come without a draft, about which nobody needs to be asked
+        # Drafts of which nobody was told yet, the seconds each took, as `_draft` has it, and those of the whole step.
+        self._untold: list[tuple[Draft, float | None, float]] = []
         rows: list[Row] = []
         self.batch = Batch(
             rows,
@@ -91,6 +94,7 @@ class Engine:
             self.batch.cache.extend(prefill(self.target, [row.tokens[:-1] for row in rows], states))
             self.drafter.start(rows, [torch.cat(held) if held else None for held in states or [[]] * len(rows)])
             self.batch.rows.extend(rows)
+            self._idle = 0
         return rows
 
     @torch.inference_mode()
@@ -106,8 +110,9 @@ class Engine:
         committed = commit(batch, draft, verdict)  # cuts where a request ends; the only writer
         self.drafter.observe(batch, draft, verdict, scores)
         events = stream(committed, scores)
-        self._time(draft, draft_s, perf_counter() - begin)
-        self.length.observe(batch, draft, verdict)
+        self._untold.append((draft, draft_s, perf_counter() - begin))
+        if not self._idle:
+            self._tell(verdict)
         self._release([b for b, row in enumerate(batch.rows) if row.finish is not None])
         return events
 
@@ -122,25 +127,27 @@ class Engine:
     def _draft(self) -> tuple[Draft, float | None]:
         """A draft, and the seconds it took; None where a device may still be at work on it."""
         begin, what = perf_counter(), (self.batch, self.length)
-        if self.length.rests(self.batch):
+        if self._idle:
+            self._idle -= 1
+            draft = Draft.root_only(self.batch.roots, self.drafter.drawn)
+        elif self.length.rests(self.batch):
             draft = self.drafter.rest(*what, self.max_nodes)
+            self._idle = self.length.idle(self.batch)
         else:
             draft = self.drafter.draft(*what, self.shape, self.max_nodes)
         return draft, perf_counter() - begin if draft.tokens.device.type == "cpu" else None
 
-    def _time(self, draft: Draft, draft_s: float | None, step_s: float) -> None:
-        """Tell the costs what this step took; its last statements read results, so no device is still at work.
-
-        Args:
-            draft: of the step.
-            draft_s: as `_draft` returns it.
-            step_s: seconds of the step.
-        """
-        costs, rows, forwards = self.batch.costs, len(self.batch.rows), max(draft.num_forwards)
-        if draft_s is None:
-            should = costs.draft_s(rows, forwards) if forwards else 0.0
-            draft_s = step_s * should / (should + costs.verify_s(draft.num_read))
-        costs.observe(rows, forwards, draft_s, draft.num_read, step_s - draft_s)
+    def _tell(self, verdict: Verdict) -> None:
+        """Tell what came of the last step, and what all took since somebody was told; none is still on a device."""
+        costs = self.batch.costs
+        for draft, draft_s, step_s in self._untold:
+            rows, forwards = len(draft.sizes), max(draft.num_forwards)
+            if draft_s is None:
+                should = costs.draft_s(rows, forwards) if forwards else 0.0
+                draft_s = step_s * should / (should + costs.verify_s(draft.num_read))
+            costs.observe(rows, forwards, draft_s, draft.num_read, step_s - draft_s)
+        self._untold.clear()
+        self.length.observe(self.batch, draft, verdict)
 
     def _row(self, request: Request) -> Row:
         check_request(request, self.target.max_length, type(self.rule), self.target.vocab_size)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
+
+AT_ONCE = 1 << 16  # numbers that are made together where places have fewer, so that many are handed out uncopied
 
 
 class Race:
@@ -25,10 +29,10 @@ class Race:
     def __init__(self, words: list[int]) -> None:
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
         self._first = 0  # place of the first numbers that are kept
-        self._numbers: list[Tensor] = []  # [V] float64 each: of fewer bits, some are 0
+        self._numbers: Any = None  # [places, V] float64 array: of fewer bits, some are 0
 
     def numbers(self, vocab_size: int, count: int, done: int, ahead: int = 0) -> Tensor:
-        """[count, V] float64, on the CPU. The numbers of a few places in a row.
+        """[count, V] float64, on the CPU. The numbers of a few places in a row; nobody may write to them.
 
         Args:
             vocab_size: V.
@@ -36,11 +40,13 @@ class Race:
             done: places that nobody will ask about any more.
             ahead: how far behind those the first place is.
         """
-        del self._numbers[: done - self._first]
-        self._first = done
-        while len(self._numbers) < ahead + count:
-            self._numbers.append(torch.from_numpy(self._generator.standard_exponential(vocab_size)))
-        return torch.stack(self._numbers[ahead : ahead + count])
+        kept = self._numbers if self._numbers is not None else np.empty((0, vocab_size))
+        kept, self._first = kept[done - self._first :], done
+        if (missing := ahead + count - len(kept)) > 0:
+            more = self._generator.standard_exponential((max(missing, AT_ONCE // vocab_size), vocab_size))
+            kept = np.concatenate([kept, more])
+        self._numbers = kept
+        return torch.from_numpy(kept[ahead : ahead + count])
 
 
 def winners(laws: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

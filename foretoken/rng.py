@@ -165,7 +165,7 @@ class SeededRng:
             if Race not in row.memory:
                 row.memory[Race] = Race(words(row.request.seed, "race"))
             places.append(row.memory[Race].numbers(vocab_size, count, len(row.output), depth))
-        return torch.stack(places)
+        return torch.stack(places) if len(places) > 1 else places[0][None]
 
     def peek(self, count: int) -> Tensor:
         numbers = [self._stream(b).peek(count) for b in range(len(self._rows))]

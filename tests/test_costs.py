@@ -26,17 +26,49 @@ def test_given_costs_do_not_learn() -> None:
     assert GivenCosts(0.2).verify_s(17) == 1.0
 
 
-def test_steps_of_one_width_are_learnt_from_together_and_once() -> None:
-    """From the ninth on every ninth step; another width is learnt from at once, after what was left."""
+def test_steps_are_learnt_from_together_and_once() -> None:
+    """From the ninth on every ninth step, whatever its width."""
     costs, changes = MeasuredCosts({1: 0.1}, {1: 1.0, 4: 1.0}), list[int]()
     for _ in range(3 * RECENT + 2):
         costs.observe(1, 3, 0.3, 4, 1.2)
         changes.append(costs.changes)
     assert changes == [*range(1, 9), *[9] * 9, *[10] * 9, *[11] * 3]
     assert costs.last_s == 1.5
-    costs.observe(1, 0, 0.0, 1, 1.1)
-    assert costs._verify.count == 3 * RECENT + 3
+    for _ in range(RECENT - 2):
+        costs.observe(1, 0, 0.0, 1, 1.1)
+    assert costs._verify.count == 4 * RECENT
     assert costs.verify_s(4) == pytest.approx(1.2, rel=0.02)
+
+
+class Prompt(MeasuredCosts):
+    """Learns from every step at once."""
+
+    def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
+        super().observe(rows, forwards, draft_s, tokens, verify_s)
+        self._learn()
+
+
+def test_what_is_learnt_later_is_known_as_soon_as_if_it_were_learnt_at_once() -> None:
+    dice = Random(0)
+    given = {1: 0.1, 4: 0.3}, {1: 1.0, 4: 1.2, 8: 2.0}, 0.1, lambda tokens: next(w for w in (1, 4, 8) if w >= tokens)
+    late, prompt = MeasuredCosts(*given), Prompt(*given)
+    apart, width = 0, 1
+    for _ in range(2000):
+        if dice.random() < 0.2:
+            width = dice.choice([1, 1, 4, 8])
+        seconds = dice.uniform(0.9, 1.3) * (1 + width / 8)
+        for costs in (late, prompt):
+            costs.observe(1, width - 1, 0.1 * width, width, seconds)
+        said = [
+            [
+                *(costs.draft_s(1, count) for count in (1, 4)),
+                *(costs.verify_s(tokens) for tokens in (1, 4, 8)),
+                costs.switch_s(4),
+            ]
+            for costs in (late, prompt)
+        ]
+        apart += said[0] != said[1]
+    assert apart == 0
 
 
 def test_measured_costs_follow_the_machine_also_where_nothing_was_measured() -> None:

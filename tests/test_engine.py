@@ -13,6 +13,7 @@ from foretoken.accept.base import AcceptanceRule
 from foretoken.accept.block import Block
 from foretoken.accept.greedy import Greedy
 from foretoken.accept.rejection import Rejection
+from foretoken.costs import GivenCosts
 from foretoken.draft.base import Drafter
 from foretoken.draft.model import ModelDrafter
 from foretoken.draft.none import NoDraft
@@ -25,7 +26,7 @@ from foretoken.models.hf import HFModel
 from foretoken.request import Request, Sampling
 from foretoken.shape.base import TreeShape
 from foretoken.shape.chain import Chain
-from foretoken.types import Drawn, FinishReason, Origin, Row, Scores, TokenEvent
+from foretoken.types import Batch, Draft, Drawn, FinishReason, Origin, Row, Scores, TokenEvent, Verdict
 from tests.contract.adversaries import Twins
 from tests.contract.llama import TinyLlama
 
@@ -89,6 +90,57 @@ def test_rows_that_join_and_leave_say_what_they_say_alone(rule: type[AcceptanceR
         assert text(events, row) == decode(row.output)
     assert one.step() == []
     assert len(one.batch.cache.lengths) == 0
+
+
+class Idle(Fixed):
+    """Rests, and needs to be asked about every fourth step only."""
+
+    def __init__(self) -> None:
+        super().__init__(Fixed.Config(2))
+        self.asked = self.told = 0
+
+    def rests(self, batch: Batch) -> bool:
+        self.asked += 1
+        return True
+
+    def idle(self, batch: Batch) -> int:
+        return 3
+
+    def observe(self, batch: Batch, draft: Draft, verdict: Verdict) -> None:
+        self.told += 1
+
+
+class Noted(GivenCosts):
+    """Costs that note what they are told of: rows, draft forwards and tokens of steps, and their seconds."""
+
+    def __init__(self) -> None:
+        super().__init__(0.1)
+        self.steps: list[tuple[int, int, int]] = []
+        self.seconds: list[float] = []
+
+    def observe(self, rows: int, forwards: int, draft_s: float, tokens: int, verify_s: float) -> None:
+        super().observe(rows, forwards, draft_s, tokens, verify_s)
+        self.steps.append((rows, forwards, tokens))
+        self.seconds.append(draft_s + verify_s)
+
+
+def test_nobody_is_asked_about_idle_steps_and_costs_are_told_of_them_later() -> None:
+    policy, costs = Idle(), Noted()
+    one = Engine(TARGET, ModelDrafter(None, DRAFT), policy, Chain(), Rejection(), decode=decode, costs=costs)
+    rows = one.start([replace(MIXED[1], max_new_tokens=2), MIXED[2]])
+    told = []
+    for _ in range(6):
+        one.step()
+        told.append((policy.asked, policy.told, len(costs.steps)))
+    # Of the first step nobody is told before the fourth, which is the last of those that it was asked about.
+    assert told == [(1, 0, 0), (1, 0, 0), (1, 0, 0), (1, 1, 4), (2, 1, 4), (2, 1, 4)]
+    assert costs.steps == [(2, 0, 2), (2, 0, 2), (1, 0, 1), (1, 0, 1)]  # the other row has left meanwhile
+    assert all(0 < seconds < 60 for seconds in costs.seconds)
+    rows += one.start(MIXED[:1])
+    one.step()
+    assert policy.asked == 3  # since somebody joined
+    finish(one)
+    assert [row.output for row in rows[1:]] == [alone(row.request, plain())[0] for row in rows[1:]]
 
 
 def test_a_cancelled_row_keeps_its_text_and_disturbs_nobody() -> None:

@@ -30,8 +30,6 @@ class Known(Drafter):
 
     def pick(self, batch: Batch, length: LengthPolicy, max_nodes: int) -> list[tuple[list[int], list[float]]]:
         """Those candidates of every row that the length policy wants."""
-        if length.declines(batch):
-            return [([], []) for _ in batch.rows]
         known = [self.known(row, min(row.room, max_nodes - 1)) for row in batch.rows]
         counts = length.choose(batch, [chances for _, chances in known])
         return [(path[:count], chances[:count]) for (path, chances), count in zip(known, counts, strict=True)]
@@ -40,6 +38,8 @@ class Known(Drafter):
         return self.rest(batch, length, max_nodes)
 
     def rest(self, batch: Batch, length: LengthPolicy, max_nodes: int) -> Draft:
+        if length.declines(batch):
+            return Draft.root_only(batch.roots)
         return known_chain(batch, self.pick(batch, length, max_nodes), min(length.least(batch), max_nodes))
 
 

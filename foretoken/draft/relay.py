@@ -63,6 +63,9 @@ class Relay(Drafter):
         return self._first.rest(batch, length, max_nodes)
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
+        if length.declines(batch):
+            self._drawn = self._then.draft(batch, length, shape, max_nodes)
+            return self._drawn
         picked = self._first.pick(batch, length, max_nodes)
         known = [
             len(chances) > 0 and (length.resting(row) or sum(accumulate(chances, mul)) >= self._usual(row))

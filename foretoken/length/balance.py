@@ -6,7 +6,7 @@ from foretoken.length.floor import Floor
 from foretoken.length.record import START, Record, believed
 from foretoken.prices import Prices
 
-ASKING = 0.1  # of a plain step is what asking takes at most
+ASKING = 0.3  # of a plain step is what asking takes at most
 CLOSE = 0.78  # of the time of plain decoding; below that, there is no doubt
 
 
@@ -23,18 +23,23 @@ class Balance:
         tries: whether the coming draft is the first of all, or after a rest.
     """
 
-    __slots__ = ("_floor", "_overall", "_own", "_rested", "rest", "resting", "tries")
+    __slots__ = ("_floor", "_overall", "_own", "_rested", "_worst", "rest", "resting", "tries")
 
     def __init__(self, overall: Record, floor: Floor | None) -> None:
         self._own, self._overall, self._floor = Record(), overall, floor or Floor()
         self._own.steps = START * overall.steps / overall.tokens
         self.rest, self.resting, self.tries = 0 if overall.pays else overall.rest, False, True
         self._rested = 0  # steps of this rest
+        self._worst = 1.0  # plain steps that the worst step lost
 
     @property
     def close(self) -> bool:
         """Whether drafting is hardly faster than plain decoding, if at all."""
         return self._own.steps > CLOSE * self._own.tokens
+
+    def surely_pays(self, lost: int) -> bool:
+        """Whether drafting pays even if as many more steps as that all were like the worst one."""
+        return self._own.tokens - self._own.steps > lost * self._worst
 
     @property
     def least(self) -> int:
@@ -44,15 +49,19 @@ class Balance:
     def begin(self) -> bool:
         """A step begins; says whether it is one of a rest."""
         if self.rest > 0:
-            self.rest -= 1
-            self._rested += 1
-            self._overall.rest = self.rest
+            self.pass_by(1)
             self.resting = self.tries = True
         elif self.resting:
             self.resting = False
             self._wake(self._rested)
             self._rested = 0
         return self.resting
+
+    def pass_by(self, steps: int) -> None:
+        """So many steps of a rest are over."""
+        self.rest -= steps
+        self._rested += steps
+        self._overall.rest = self.rest
 
     def _wake(self, rested: int) -> None:
         """A rest of so many steps is over: those before it say less."""
@@ -109,6 +118,7 @@ class Balance:
             price: of drafting.
         """
         took = believed(should if last_s is None else last_s / price.plain_s, should)
+        self._worst = max(self._worst, took - tokens)
         self._own.add(took, tokens)
         self._overall.add(took, tokens)
         self._floor.count(tokens, took)

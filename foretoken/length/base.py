@@ -100,6 +100,14 @@ class LengthPolicy(ABC):
         """
         return False
 
+    def idle(self, batch: Batch) -> int:
+        """For how many steps after this one nobody needs to ask, since no row will want any candidate in them.
+
+        Asked after a step that rested. Those steps count as asked about, and `observe` is told of the last of them
+        only. Rows that join end them; then some are lost.
+        """
+        return 0
+
     def resting(self, row: Row) -> bool:
         """Whether this row is not drafted for in this step, whatever the others are; asked after `rests`."""
         return False

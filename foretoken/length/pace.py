@@ -36,7 +36,7 @@ class Pace(Balance):
     Attributes:
         belief: how likely a candidate is accepted, given the log-odds of the draft's probability of it.
         outlook: what going deeper costs and brings.
-        chosen: known candidates that it chose in this step.
+        chosen: known candidates that it chose when it was asked last.
     """
 
     __slots__ = (
@@ -57,10 +57,6 @@ class Pace(Balance):
         self._uncounted: list[tuple[int, int, int, float | None]] = []  # the same, of what they took
         self.outlook, self._known = Outlook(known, self._expect), known
         self.chosen = 0
-
-    def begin(self) -> bool:
-        self.chosen = 0
-        return super().begin()
 
     def start(self, price: Prices) -> None:
         """A draft begins."""
@@ -201,7 +197,8 @@ class Pace(Balance):
             self._unread.clear()
             self.outlook.forget()
         # Where drafting clearly pays, one step more changes nothing.
-        if fresh or self.tries or self.close or self._known or price.costs.last_s is None:
+        sure = price.costs.last_s is not None and self.surely_pays(len(self._uncounted))
+        if fresh or self.tries or self._known or not sure:
             price = self._floored(price)
             for count, drawn, kept, last_s in self._uncounted:
                 self.outlook.drawn = drawn

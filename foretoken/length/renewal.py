@@ -27,6 +27,7 @@ from foretoken.types import Batch, Continuation, Draft, Frontier, Row, Verdict
 OFTEN, SELDOM = 32, 1024  # steps after which plain decoding is timed anew
 APART = 8  # steps that takes, and one more
 SAME = 0.15  # of its time is no change
+IDLE = 16  # steps of a rest that pass unasked; to ask takes some percent of a small model's step
 
 
 class Renewal(LengthPolicy):
@@ -99,6 +100,14 @@ class Renewal(LengthPolicy):
             return 1
         pace: Pace | None = batch.rows[0].memory.get((self, True))
         return 1 if pace is None else pace.least
+
+    def idle(self, batch: Batch) -> int:
+        paces: list[Pace | None] = [row.memory.get((self, known)) for row in batch.rows for known in (False, True)]
+        steps = 0 if self._apart else min(IDLE, *(pace.rest if pace.resting else 0 for pace in paces if pace))
+        for pace in paces if steps else ():
+            if pace:
+                pace.pass_by(steps)
+        return steps
 
     def _rest(self, batch: Batch, known: bool) -> bool:
         """Whether all rows rest in this step, which is one step less for each."""
@@ -180,7 +189,7 @@ class Renewal(LengthPolicy):
                     pace.waits(self._prices(row, batch, 1))
             elif draft.prob is not None:
                 # What it chose may have been left for a draft, and there are drafts without forwards.
-                if pace is None or not pace.chosen or draft.num_forwards[b]:
+                if pace is None or pace.resting or not pace.chosen or draft.num_forwards[b]:
                     pace = self._pace(row)
                 pace.observe(draft.prob[b][1:size], verdict.counts[b], self._prices(row, batch, 1))
 

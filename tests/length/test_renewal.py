@@ -11,7 +11,7 @@ import torch
 from foretoken.bench.replay import replay, seconds
 from foretoken.bench.trace import DEPTH, Leaves, Trace
 from foretoken.costs import GivenCosts, MeasuredCosts
-from foretoken.curves import CALM
+from foretoken.curves import CALM, RECENT
 from foretoken.errors import ConfigError
 from foretoken.length.base import LengthPolicy, Plan
 from foretoken.length.belief import Belief, log_odds
@@ -134,13 +134,11 @@ def test_steps_that_clearly_pay_are_counted_together_and_once() -> None:
     """After the ninth every ninth step counts what was left; one that is a near thing counts at once."""
     costs, pace = MeasuredCosts({1: 0.1}, {1: 1.0, 2: 1.0}), Pace(0.0, Record())
     costs.last_s, found = 1.2, list[float]()
-    for step in range(27):
+    for _ in range(27):
         pace.begin()
         assert pace.goes_on(0, 1.0, Prices(costs))
         pace.observe([0.9, 0.9], 2, Prices(costs))
         found.append(pace._own.tokens)
-        if step == 20:
-            assert not pace.close
     assert len(set(found[8:17])) == 1
     assert found[8] < found[17] < found[26]
     record, one_by_one = Record(), list[float]()
@@ -152,6 +150,28 @@ def test_steps_that_clearly_pay_are_counted_together_and_once() -> None:
     pace._own.steps = pace._own.tokens
     pace.observe([0.9, 0.9], 2, Prices(costs))
     assert pace._own.tokens != found[-1]
+
+
+def test_steps_are_counted_before_those_that_are_not_may_have_lost_what_was_gained() -> None:
+    costs, pace = MeasuredCosts({1: 0.1}, {1: 1.0, 2: 1.0}), Pace(0.0, Record())
+    pace.begin()
+    pace.tries, pace._lessons = False, RECENT
+    costs.last_s = 2.0
+    pace.drafted(1.6, 2, 1, costs.last_s, Prices(costs))  # loses as much as one step does
+    pace._own.steps, before = pace._own.tokens - 2.5, pace._own.tokens
+    counted = []
+    for _ in range(3):
+        pace.observe([0.9, 0.9], 0, Prices(costs))
+        counted.append(pace._own.tokens != before)
+    assert counted == [False, False, True]
+    assert pace._worst == 1.0
+    pace.drafted(1.6, 2, 1, 3.0, Prices(costs))
+    assert pace._worst == 2.0
+    pace._own.steps, before = pace._own.tokens - 2.5, pace._own.tokens
+    pace.observe([0.9, 0.9], 0, Prices(costs))
+    assert pace._own.tokens == before
+    pace.observe([0.9, 0.9], 0, Prices(costs))
+    assert pace._own.tokens != before
 
 
 def test_a_head_is_asked_unless_that_has_taken_longer_than_the_answer_can_save(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -485,3 +505,54 @@ def test_what_has_changed_is_looked_at_often() -> None:
     costs.plain = costs.last_s = 1.3
     assert [policy.rests(rows) for _ in range(APART)] == [True] * (APART - 1) + [False]
     assert policy._patience == 32
+
+
+@pytest.mark.parametrize(
+    ("rests", "asks"), [([(3, 9)], 48), ([(20, 40)], 32), ([(40, None)], 13), ([(4, 6), (9, 9)], 47)]
+)
+def test_a_rest_is_as_long_unasked(rests: list[tuple[int, int | None]], asks: int) -> None:
+    """By row, steps to rest from drafting, and from look-ups where there are any. Sixteen pass unasked at most."""
+
+    def steps(unasked: bool) -> tuple[list[bool], list[float], int]:
+        policy, rows = Renewal(), batch(len(rests))
+        paces, asked = [], 0
+        for row, (drafts, known) in zip(rows.rows, rests, strict=True):
+            for kind, rest in enumerate((drafts, known)):
+                if rest is not None:
+                    paces.append(policy._pace(row, bool(kind)))
+                    paces[-1].rest = rest
+        nothing, idle = list[bool](), 0
+        for _ in range(50):
+            if idle:
+                idle -= 1
+                nothing.append(True)
+                continue
+            asked += 1
+            wanted = [not policy.rests(rows), len(paces) > len(rests) and not policy.declines(rows)]
+            nothing.append(not any(wanted))
+            idle = policy.idle(rows) if nothing[-1] and unasked else 0
+        return nothing, [pace._own.steps for pace in paces], asked
+
+    slow, fast = steps(unasked=False), steps(unasked=True)
+    assert slow[:2] == fast[:2]
+    assert (slow[2], fast[2]) == (50, asks)
+
+
+def test_nobody_is_left_unasked_who_may_want_something() -> None:
+    policy, rows = Renewal(), batch(2)
+    first, second = (policy._pace(row) for row in rows.rows)
+    first.rest, second.rest = 9, 0
+    assert not policy.rests(rows)
+    assert policy.idle(rows) == 0
+    second.rest = 5
+    assert policy.rests(rows)
+    assert policy.idle(rows) == 4
+    assert (first.rest, second.rest) == (3, 0)
+    known = policy._pace(rows.rows[0], known=True)
+    first.rest = second.rest = 9
+    assert policy.rests(rows)
+    assert not policy.declines(rows)  # a look-up is wanted
+    assert policy.idle(rows) == 0
+    assert (known.resting, first.rest) == (False, 8)
+    policy._apart = 3  # plain decoding is timed, which is asked about step by step
+    assert policy.idle(rows) == 0
