@@ -26,6 +26,8 @@ class Costs(ABC):
         after: width of the last step, where the next one's time depends on it.
         age: steps since plain ones were timed by themselves, of a single row.
         typical: what is told to those whom the clock must not decide for; None if nothing is known.
+        asking: plain steps that it takes to look for candidates where none is found, if that is not measured with them.
+        guessed: whether nothing is known of this machine, so that what a try would cost is not known either.
     """
 
     last_s: float | None = None
@@ -33,6 +35,8 @@ class Costs(ABC):
     after: int | None = None
     age: int = 0
     typical: Costs | None = None
+    asking: float = 0.0
+    guessed: bool = False
 
     def __init__(self, switch: float = 0.0, width: Callable[[int], int] | None = None) -> None:
         self._switch, self._width = switch, width or (lambda tokens: tokens)

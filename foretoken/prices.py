@@ -54,7 +54,8 @@ class Prices(NamedTuple):
 
 
 HASTE = 8e6  # weights that are read in the time a draft forward takes longer for following one of the target
-CHANGE = 1e7  # and in the time a step of several tokens takes longer, and those after it, for not being like the others
+CHANGE = 3e7  # and in the time a step of several tokens takes longer, and those after it, for not being like the others
+ASKING = 3e6  # and while candidates are looked for in vain
 
 
 def typical(target: float, draft: float = 0.0) -> GivenCosts:
@@ -65,7 +66,9 @@ def typical(target: float, draft: float = 0.0) -> GivenCosts:
         draft: the draft model's, if there is one.
     """
     several = 1.0 + CHANGE / target
-    return GivenCosts((draft + HASTE) / target, {1: 1.0, 2: several + 0.1, 3: several + 0.2})
+    costs = GivenCosts((draft + HASTE) / target, {1: 1.0, 2: several + 0.1, 3: several + 0.2})
+    costs.asking, costs.guessed = ASKING / target, True
+    return costs
 
 
 # What is told to those whom the clock must not decide for, where nothing is known of the models.

@@ -229,8 +229,11 @@ def test_what_is_typical_follows_from_sizes_alone() -> None:
     assert shares == pytest.approx([0.95, 0.0625, 0.0014], rel=0.02)
     assert typical(8e9, 1e9).draft_s(1) == pytest.approx(0.126)
     assert typical(1e9).draft_s(1) == pytest.approx(0.008)
-    assert [typical(1e9).verify_s(tokens) for tokens in (1, 2, 5)] == pytest.approx([1.0, 1.11, 1.41])
-    assert [typical(11e6).verify_s(tokens) for tokens in (1, 2, 5)] == pytest.approx([1.0, 2.01, 2.31], rel=0.01)
+    assert [typical(1e9).verify_s(tokens) for tokens in (1, 2, 5)] == pytest.approx([1.0, 1.13, 1.43])
+    assert [typical(11e6).verify_s(tokens) for tokens in (1, 2, 5)] == pytest.approx([1.0, 3.83, 4.13], rel=0.01)
+    assert [typical(target).asking for target in (1e7, 1e9)] == pytest.approx([0.3, 0.003])
+    assert typical(1e9).guessed
+    assert not GivenCosts(0.1).guessed
 
 
 def test_a_plain_step_costs_what_it_takes_where_no_other_is_near() -> None:

@@ -90,7 +90,7 @@ class Balance:
         """Learn from a step for which nothing was known that was worth it: asking took time."""
         price = self._floored(price)
         should = price.read_s(0) / price.plain_s if price.least > 1 else 1.0
-        lost = self._count(should, 1, price.costs.last_s, price) - 1
+        lost = self._count(should + price.costs.asking, 1, price.costs.last_s, price) - 1
         if lost > 0 and not self._overall.pays:
             self._pause(min(lost, ASKING), price)
 

@@ -12,7 +12,7 @@ from foretoken.length.base import Plan
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.floor import Floor
 from foretoken.length.outlook import Outlook
-from foretoken.length.record import FADE, Record
+from foretoken.length.record import FADE, PATIENCE, Record
 from foretoken.models.base import Enough
 from foretoken.prices import Prices
 
@@ -85,6 +85,8 @@ class Pace(Balance):
         """
         if depth == 0:
             self.start(price)
+            if self.tries and price.costs.guessed and self.outlook.worth(0, price) <= 1:
+                self.rest, self.resting = PATIENCE[0], True  # it would take luck
             return not self.resting
         self.outlook.drawn = drawn
         worth = self._survival * self.outlook.worth(depth, price)

@@ -50,7 +50,8 @@ class Renewal(LengthPolicy):
     that is dear, and a text can be looked up often, all steps read as many tokens, drafted or not (`Floor`).
 
     `cost` fixes the times, and a sampled request that has to repeat (`Request.repeats`) is decided by typical ones, so
-    that its lengths depend neither on the clock nor on its neighbours.
+    that its lengths depend neither on the clock nor on its neighbours. As nobody knows what a try costs then, none is
+    made with a target so small that it would take luck to pay.
 
     Reference: Huang, Guo and Wang 2024, SpecDec++, https://arxiv.org/abs/2405.19715, for the threshold; the renewal
     form is ours.

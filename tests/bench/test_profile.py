@@ -60,7 +60,7 @@ def test_every_station_is_charged_with_its_own_time(
         (stations, "judge"): ("accept", 128.0, 2),
         (stations, "commit"): ("commit", 256.0, 2),
         (stations, "stream"): ("stream", 512.0, 2),
-        (engine, "_time"): ("rest", 1024.0, 2),
+        (engine, "_tell"): ("rest", 1024.0, 2),
     }
     expected = dict.fromkeys(STATIONS, 0.0)
     for (owner, name), (station, seconds, calls) in took.items():

@@ -20,7 +20,7 @@ from foretoken.length.hearing import FEW, Hearing
 from foretoken.length.pace import Pace
 from foretoken.length.record import FADE, Record
 from foretoken.length.renewal import APART, Renewal
-from foretoken.prices import Prices
+from foretoken.prices import Prices, typical
 from foretoken.request import Request
 from foretoken.types import Frontier
 from tests.length.by_hand import batch, finished, frontier
@@ -556,3 +556,34 @@ def test_nobody_is_left_unasked_who_may_want_something() -> None:
     assert (known.resting, first.rest) == (False, 8)
     policy._apart = 3  # plain decoding is timed, which is asked about step by step
     assert policy.idle(rows) == 0
+
+
+@pytest.mark.parametrize(("target", "tries"), [(1.1e7, False), (1.7e8, True)])
+def test_nothing_is_drafted_where_costs_are_guessed_and_a_try_would_take_luck(target: float, tries: bool) -> None:
+    policy, rows = Renewal(), batch(1)
+    (row,) = rows.rows
+    row.request = replace(row.request, repeats=True)
+    rows.costs.typical = typical(target, 2.5e6)
+    assert not policy.rests(rows)  # it has to be asked first
+    assert policy.grow(frontier([0]), rows) == [[tries]]
+    assert policy.rests(rows) != tries
+    policy = Renewal()
+    row.memory.clear()
+    row.request = replace(row.request, repeats=False)  # what is measured soon says whether a try was one too many
+    assert not policy.rests(rows)
+    assert policy.grow(frontier([0]), rows) == [[True]]
+
+
+def test_look_ups_in_vain_are_not_for_nothing_where_costs_are_guessed() -> None:
+    def rest(target: float) -> int:
+        policy, rows = Renewal(), batch(1)
+        (row,) = rows.rows
+        row.request = replace(row.request, repeats=True)
+        rows.costs.typical = typical(target)
+        pace = policy._pace(row, known=True)
+        pace._own.steps = pace._overall.steps = 2 * pace._own.tokens
+        policy.observe(rows, *finished([0], [0]))
+        return pace.rest
+
+    assert rest(1.1e7) == 16  # as long as a first rest may be
+    assert rest(1.7e9) == 1

@@ -957,14 +957,32 @@ MUTANTS = [
         "length/balance.py",
         "> lost * self._worst",
         "> 0",
-        ("tests/length/test_renewal.py::test_steps_are_counted_before_those_that_are_not_may_have_lost_what_was_gained",),
+        (
+            "tests/length/test_renewal.py::test_steps_are_counted_before_those_that_are_not_may_have_lost_what_was_gained",
+        ),
     ),
     Mutant(
         "no step is taken to lose more than one",
         "length/balance.py",
         "self._worst = max(self._worst, took - tokens)",
         "pass",
-        ("tests/length/test_renewal.py::test_steps_are_counted_before_those_that_are_not_may_have_lost_what_was_gained",),
+        (
+            "tests/length/test_renewal.py::test_steps_are_counted_before_those_that_are_not_may_have_lost_what_was_gained",
+        ),
+    ),
+    Mutant(
+        "a small target is drafted for though only luck would pay for a try",
+        "length/pace.py",
+        "price.costs.guessed and ",
+        "False and ",
+        ("tests/length/test_renewal.py::test_nothing_is_drafted_where_costs_are_guessed_and_a_try_would_take_luck",),
+    ),
+    Mutant(
+        "to look up in vain is for nothing where costs are guessed",
+        "length/balance.py",
+        "should + price.costs.asking",
+        "should",
+        ("tests/length/test_renewal.py::test_look_ups_in_vain_are_not_for_nothing_where_costs_are_guessed",),
     ),
     Mutant(
         "a net trained for another model is taken",
