@@ -12,10 +12,11 @@ from foretoken.length.base import Plan
 from foretoken.length.belief import Belief, log_odds
 from foretoken.length.floor import Floor
 from foretoken.length.outlook import Outlook
-from foretoken.length.record import FADE, PATIENCE, Record
+from foretoken.length.record import BREATH, FADE, PATIENCE, Record
 from foretoken.models.base import Enough
 from foretoken.prices import Prices
 
+FEW = 8  # steps in which known candidates may be missed
 RUN = 8  # candidates to draw at most before anything else is asked
 OPEN = 1.25  # the head is asked where gain and cost are within this factor of each other
 
@@ -40,8 +41,8 @@ class Pace(Balance):
     """
 
     __slots__ = (
-        *("_accepted", "_before", "_judged", "_known", "_lessons", "_reader", "_scores", "_survival", "_uncounted"),
-        *("_unread", "belief", "chosen", "outlook"),
+        *("_accepted", "_before", "_judged", "_known", "_lessons", "_misses", "_reader", "_scores", "_survival"),
+        *("_uncounted", "_unread", "belief", "chosen", "outlook"),
     )
 
     def __init__(self, temperature: float, overall: Record, known: bool = False, floor: Floor | None = None) -> None:
@@ -56,7 +57,7 @@ class Pace(Balance):
         self._unread: list[tuple[Sequence[float], dict[int, float], int]] = []  # those not learnt from yet
         self._uncounted: list[tuple[int, int, int, float | None]] = []  # the same, of what they took
         self.outlook, self._known = Outlook(known, self._expect), known
-        self.chosen = 0
+        self.chosen = self._misses = 0
 
     def start(self, price: Prices) -> None:
         """A draft begins."""
@@ -144,6 +145,11 @@ class Pace(Balance):
         self.chosen = fastest if least < usual else best
         return self.chosen
 
+    def missed(self) -> None:
+        """Known candidates were looked for in a step that a model drafted: after a few of those, ever more seldom."""
+        self._misses += 1
+        self.rest = min(max(self._misses - FEW, 0), BREATH)
+
     def likely(self, depth: int, price: Prices) -> int:
         """How many more candidates pay most, by what was accepted so far, out of a few."""
         return self.outlook.likely(depth, price, self._survival)
@@ -191,6 +197,7 @@ class Pace(Balance):
             price: of drafting.
         """
         self._lessons += 1
+        self._misses = 0
         self._unread.append((probs, self._scores, accepted))
         self._uncounted.append((len(probs), self.outlook.drawn, accepted, price.costs.last_s))
         if fresh := is_time(self._lessons):  # of what is done in a row, the first is dear, as it is after a large model

@@ -45,7 +45,8 @@ class Renewal(LengthPolicy):
     steps where drafting pays for the requests before it. What plain decoding takes is timed now and then in a few steps
     of it.
 
-    Of candidates that are known for nothing it takes as many as give most tokens per second. Whether they pay is told
+    Of candidates that are known for nothing it takes as many as give most tokens per second, and looks for them ever more
+    seldom where a model drafts step after step whatever they are. Whether they pay is told
     by all steps between two rests, since asking takes time in each of them and a wide step slows those after it. Where
     that is dear, and a text can be looked up often, all steps read as many tokens, drafted or not (`Floor`).
 
@@ -191,6 +192,8 @@ class Renewal(LengthPolicy):
             elif draft.prob is not None:
                 # What it chose may have been left for a draft, and there are drafts without forwards.
                 if pace is None or pace.resting or not pace.chosen or draft.num_forwards[b]:
+                    if pace and not pace.resting:
+                        pace.missed()
                     pace = self._pace(row)
                 pace.observe(draft.prob[b][1:size], verdict.counts[b], self._prices(row, batch, 1))
 

@@ -125,3 +125,35 @@ class Timed(GivenCosts):
     def __init__(self, last_s: float) -> None:
         super().__init__(0.1, {1: 1.0, 2: 2.2})
         self.last_s = last_s
+
+
+def test_look_ups_that_are_missed_again_and_again_are_looked_for_ever_more_seldom() -> None:
+    policy, rows = Renewal(), batch(1)
+    drafted, verdict = finished([2], [1], torch.full((1, 3), 0.9))
+    drafted = replace(drafted, num_forwards=[2])
+
+    def asked(steps: int) -> list[int]:
+        """Steps between two of those in which something was looked up."""
+        gaps, since = [], 0
+        for _ in range(steps):
+            assert not policy.rests(rows)
+            if policy.declines(rows):
+                since += 1
+            else:
+                policy.choose(rows, [[0.3]])
+                gaps.append(since)
+                since = 0
+            policy.observe(rows, drafted, verdict)
+        return gaps
+
+    assert asked(53) == [*[0] * 8, *range(9)]
+    found, verdict_of_it = finished([2], [2], torch.full((1, 3), 0.9))
+    policy.rests(rows)
+    assert policy.declines(rows)
+    policy._pace(rows.rows[0], known=True).rest = 0
+    policy.rests(rows)
+    assert not policy.declines(rows)
+    policy.choose(rows, [[0.99, 0.99]])
+    policy.observe(rows, replace(found, num_forwards=[0]), verdict_of_it)
+    assert asked(9)[:9] == [0] * 9  # there is something to be found again
+    assert max(asked(2000)) == 32

@@ -985,6 +985,20 @@ MUTANTS = [
         ("tests/length/test_renewal.py::test_look_ups_in_vain_are_not_for_nothing_where_costs_are_guessed",),
     ),
     Mutant(
+        "look-ups that are missed again and again are looked for in every step",
+        "length/renewal.py",
+        "                        pace.missed()\n",
+        "                        pass\n",
+        ("tests/length/test_choose.py",),
+    ),
+    Mutant(
+        "look-ups that were missed are looked for seldom even after one was found",
+        "length/pace.py",
+        "        self._misses = 0\n",
+        "",
+        ("tests/length/test_choose.py",),
+    ),
+    Mutant(
         "a net trained for another model is taken",
         "models/bound.py",
         "if made.model != model:",
