@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from itertools import accumulate, pairwise, takewhile
 
 from foretoken.costs import Costs
-from foretoken.length.base import DEEPEST
+from foretoken.length.base import DEEPEST, Plan
 from foretoken.prices import Prices
 
 LITTLE_S = 6e-4  # that may be spent unasked: to ask, in caches full of other things, takes a tenth of it
@@ -25,11 +25,12 @@ class Outlook:
     Attributes:
         drawn: candidates of this step that are drawn already.
         forward_s: seconds that drawing one candidate more takes, after others.
+        runs: what was planned for a step's first candidates, by what was read before it.
     """
 
     __slots__ = (
         *("_asked", "_asks", "_bounds", "_expect", "_first", "_gains", "_hurdles", "_known", "_room", "_steps"),
-        *("_worth", "drawn", "forward_s"),
+        *("_worth", "drawn", "forward_s", "runs"),
     )
 
     def __init__(self, known: bool, expect: Callable[[Prices], tuple[float, float]]) -> None:
@@ -42,13 +43,14 @@ class Outlook:
         self._first: dict[int | None, int] = {}  # candidates that pay most at first
         self._gains: list[float] = []  # of the next few candidates
         self._hurdles: list[float] = []  # by candidates so far, from the first one on
+        self.runs: dict[int | None, Plan] = {}
         self._room: dict[int | None, int] = {}  # candidates that a device may draw
         self._asks: dict[tuple[int, int, int | None], list[int]] = {}  # by candidates, more of them, and the same
 
     def renew(self, price: Prices) -> None:
         """Forget what costs said if they say otherwise now, and all that follows from it."""
         if self._asked != (asked := (price.costs, price.costs.changes, price.rows, price.least)):
-            self._asked, self._steps, self._asks = asked, {}, {}
+            self._asked, self._steps, self._asks, self.runs = asked, {}, {}, {}
             self.forward_s = price.draw_s(2) - price.draw_s(1)
             self.forget()
 

@@ -177,7 +177,10 @@ class Pace(Balance):
                 worth *= given(prob)
             return worth <= 1
 
-        return Plan(last - depth, last, most, Enough(outlook.asks(depth, last, price), rule, ends))
+        plan = Plan(last - depth, last, most, Enough(outlook.asks(depth, last, price), rule, ends))
+        if not depth:
+            outlook.runs[price.costs.after] = plan
+        return plan
 
     @staticmethod
     def stake_s(more_s: float, price: Prices) -> float | None:

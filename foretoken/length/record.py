@@ -41,9 +41,8 @@ class Yield:
 
     def add(self, steps: float, tokens: float) -> None:
         """Count a step."""
-        self.fade()
-        self.steps += steps
-        self.tokens += tokens
+        self.steps = self._fade * self.steps + steps
+        self.tokens = self._fade * self.tokens + tokens
 
     def fade(self, steps: int = 1) -> None:
         """Old steps say less about the text as it moves on by so many."""

@@ -45,10 +45,10 @@ class Renewal(LengthPolicy):
     steps where drafting pays for the requests before it. What plain decoding takes is timed now and then in a few steps
     of it.
 
-    Of candidates that are known for nothing it takes as many as give most tokens per second, and looks for them ever more
-    seldom where a model drafts step after step whatever they are. Whether they pay is told
-    by all steps between two rests, since asking takes time in each of them and a wide step slows those after it. Where
-    that is dear, and a text can be looked up often, all steps read as many tokens, drafted or not (`Floor`).
+    Of candidates that are known for nothing it takes as many as give most tokens per second, and it looks for them ever
+    more seldom where a model drafts step after step whatever they are. Whether they pay is told by all steps between two
+    rests, since asking takes time in each of them and a wide step slows those after it. Where that is dear, and a text
+    can be looked up often, all steps read as many tokens, drafted or not (`Floor`).
 
     `cost` fixes the times, and a sampled request that has to repeat (`Request.repeats`) is decided by typical ones, so
     that its lengths depend neither on the clock nor on its neighbours. As nobody knows what a try costs then, none is
@@ -147,6 +147,8 @@ class Renewal(LengthPolicy):
             for pace, price in paces:
                 pace.start(price)
         (row, *others), (pace, price) = rows, paces[0]
+        if not (depth or others or pace.resting) and least == 1 and (known := pace.outlook.runs.get(price.costs.after)):
+            return known
         if (
             least == 1
             and depth < most
@@ -214,7 +216,7 @@ class Renewal(LengthPolicy):
             found = costs.last_s if self._apart and costs.last_s else costs.plain_s(1)
             same = abs(found / self._known_s - 1) < SAME
             if self._apart < APART - CALM and (same or not self._apart):
-                self._patience = min(2 * self._patience, SELDOM) if same else OFTEN
+                self._patience = min(4 * self._patience, SELDOM) if same else OFTEN
                 self._apart = self._since = 0
         elif min(costs.age, self._since) > self._patience and (costs.age > SELDOM or self._close(batch)):
             self._apart, self._known_s = APART, costs.plain_s(1)

@@ -284,6 +284,9 @@ def test_a_device_that_can_be_asked_between_two_draws_is_told_when() -> None:
     rows.costs = GivenCosts(0.1)
     assert (plan := policy.plan(rows, 0)).enough
     assert (plan.draw, plan.sure, plan.most) == (8, 8, 20)
+    assert policy.plan(rows, 0) is plan, "it is the same while costs are"
+    rows.costs.changes += 1
+    assert policy.plan(rows, 0) is not plan
     assert policy.plan(rows, 0, 3).enough is None, "a device far away is not"
     assert Renewal(Renewal.Config(most=0)).plan(rows, 0).draw == 0
     policy._pace(rows.rows[0]).resting = True
@@ -481,11 +484,11 @@ def test_plain_decoding_is_timed_now_and_then_where_it_may_be_as_fast() -> None:
     assert apart(33) == 0  # nothing was drafted yet
     policy._pace(rows.rows[0])  # at first it is a near thing
     assert apart(33) == CALM + 1  # as expected
-    assert policy._patience == 64
-    assert apart(60) == 0
+    assert policy._patience == 128
+    assert apart(120) == 0
     costs.last_s = 1.3
-    assert apart(70) == APART
-    assert policy._patience == 128  # it is what it was after all
+    assert apart(130) == APART
+    assert policy._patience == 512  # it is what it was after all
     costs.last_s = 1.0
     pace = policy._pace(rows.rows[0])
     pace._own.steps = 0.6 * pace._own.tokens  # no near thing any more

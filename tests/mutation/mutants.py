@@ -477,7 +477,7 @@ MUTANTS = [
     Mutant(
         "renewal remembers for ever what a step costs",
         "length/outlook.py",
-        "self._asked, self._steps, self._asks = asked, {}, {}",
+        "self._asked, self._steps, self._asks, self.runs = asked, {}, {}, {}",
         "self._asked = asked",
         ("tests/length/test_renewal.py",),
     ),
