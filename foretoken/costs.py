@@ -209,6 +209,7 @@ class ScaledCosts(Costs):
 
     def __init__(self, costs: Costs, block: int = 1, reads: int = 1) -> None:
         self._costs, self._block, self._reads = costs, block, reads
+        self.asking, self.guessed = costs.asking, costs.guessed
         self.typical = ScaledCosts(costs.typical, block, reads) if costs.typical else None
 
     @property

@@ -233,6 +233,8 @@ def test_what_is_typical_follows_from_sizes_alone() -> None:
     assert [typical(11e6).verify_s(tokens) for tokens in (1, 2, 5)] == pytest.approx([1.0, 3.83, 4.13], rel=0.01)
     assert [typical(target).asking for target in (1e7, 1e9)] == pytest.approx([0.3, 0.003])
     assert typical(1e9).guessed
+    assert (scaled := ScaledCosts(typical(1e7), reads=2)).guessed
+    assert scaled.asking == pytest.approx(0.3)
     assert not GivenCosts(0.1).guessed
 
 

@@ -46,9 +46,9 @@ class Renewal(LengthPolicy):
     of it.
 
     Of candidates that are known for nothing it takes as many as give most tokens per second, and it looks for them ever
-    more seldom where a model drafts step after step whatever they are. Whether they pay is told by all steps between two
-    rests, since asking takes time in each of them and a wide step slows those after it. Where that is dear, and a text
-    can be looked up often, all steps read as many tokens, drafted or not (`Floor`).
+    more seldom where a model drafts step after step whatever they are. Whether they pay is told by all steps between
+    two rests, since asking takes time in each of them and a wide step slows those after it. Where that is dear, and a
+    text can be looked up often, all steps read as many tokens, drafted or not (`Floor`).
 
     `cost` fixes the times, and a sampled request that has to repeat (`Request.repeats`) is decided by typical ones, so
     that its lengths depend neither on the clock nor on its neighbours. As nobody knows what a try costs then, none is
