@@ -90,7 +90,7 @@ def _draft(trace: Trace, start: int, policy: LengthPolicy, batch: Batch, room: i
         token = int(leaves.tokens[index])
         more = depth < room and token not in stops
         more = more and (index + 1 < len(leaves.tokens) or (leaves is trace.on and not trace.accepted[index]))
-        if enough and (token in enough.ends or (depth - first in enough.after and enough.rule(probs[first:]))):
+        if enough and enough.met(token, probs[first:]):
             return probs, depth
         frontier = Frontier([[depth]], [probs[-1:]], [[more]], _said(leaves, index), 0, drawn, [probs[asked:-1]])
         index += 1

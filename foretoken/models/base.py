@@ -46,6 +46,10 @@ class Enough(NamedTuple):
     rule: Callable[[Sequence[float]], bool]
     ends: Collection[int] = ()
 
+    def met(self, newest: int, probs: Sequence[float]) -> bool:
+        """Whether nothing is drawn after the newest token, of which the last of these probabilities is."""
+        return newest in self.ends or (len(probs) in self.after and self.rule(probs))
+
 
 class Places(NamedTuple):
     """Where tokens stand that do not simply follow each other, and what they see.

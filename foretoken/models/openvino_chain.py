@@ -111,7 +111,7 @@ class Drawing:
             counters += 1
             drawn.append(token.item())
             probs.append(prob.item())
-            if enough and (drawn[-1] in enough.ends or (place + 1 in enough.after and enough.rule(probs))):
+            if enough and enough.met(drawn[-1], probs):
                 ended = whole([place + 1])
                 break
         held = [out[:, : len(drawn)] for out in held]

@@ -72,9 +72,7 @@ class DrawingTable(TableModel):
             drawn.append(newest)
             so_far = self._said(drawn, scored, laws)
             wanted += going
-            if enough and (
-                int(newest[0]) in enough.ends or (place + 1 in enough.after and enough.rule(so_far.prob[0].tolist()))
-            ):
+            if enough and enough.met(int(newest[0]), so_far.prob[0].tolist()):
                 return replace(so_far, wanted=wanted)
             if stop:
                 going &= stop.wants(so_far, stop.given) & (wanted < room)

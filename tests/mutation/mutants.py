@@ -510,10 +510,17 @@ MUTANTS = [
         ("tests/contract/test_chain.py::test_a_draft_that_was_ended_is_not_asked_about",),
     ),
     Mutant(
+        "what is drawn in one go goes on after an end of sequence",
+        "models/base.py",
+        "newest in self.ends or ",
+        "",
+        ("tests/models/test_openvino.py::test_draws_end_when_it_is_enough",),
+    ),
+    Mutant(
         "what is drawn in one go never ends before its time",
         "models/openvino_chain.py",
-        "if enough and (",
-        "if False and (",
+        "if enough and enough.met(drawn[-1], probs):",
+        "if False:",
         ("tests/models/test_openvino.py::test_draws_end_when_it_is_enough",),
     ),
     Mutant(
