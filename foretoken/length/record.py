@@ -41,8 +41,9 @@ class Yield:
 
     def add(self, steps: float, tokens: float) -> None:
         """Count a step."""
-        self.steps = self._fade * self.steps + steps
-        self.tokens = self._fade * self.tokens + tokens
+        self.fade()
+        self.steps += steps
+        self.tokens += tokens
 
     def fade(self, steps: int = 1) -> None:
         """Old steps say less about the text as it moves on by so many."""

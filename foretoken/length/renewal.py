@@ -147,13 +147,10 @@ class Renewal(LengthPolicy):
             for pace, price in paces:
                 pace.start(price)
         (row, *others), (pace, price) = rows, paces[0]
-        if not (depth or others or pace.resting) and least == 1 and (known := pace.outlook.runs.get(price.costs.after)):
-            return known
-        if (
-            least == 1
-            and depth < most
-            and not (others or row.request.repeats or pace.resting or self._hears(pace, price))
-        ):
+        alone = least == 1 and not (others or pace.resting)
+        if alone and not depth and (planned := pace.outlook.runs.get(price.costs.after)):
+            return planned
+        if alone and depth < most and not (row.request.repeats or self._hears(pace, price)):
             return pace.run(depth, most, price, row.request.stop_token_ids)
         count = min(max(least, *(pace.likely(depth, price) for pace, price in paces)), most - depth)
         # Neighbours decide nothing for a row that repeats, and a row at rest wants none.
