@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,6 +53,19 @@ def test_at_temperature_0_a_replay_makes_the_steps_of_the_engine(llm: foretoken.
         assert draft is not None
         trace = record(target, draft, request, row.output)
         assert replay(trace, policy, GivenCosts(0.1)) == steps  # type: ignore[arg-type]
+
+
+def test_a_seed_hides_no_costs_from_what_is_replayed(llm: foretoken.LLM) -> None:
+    """A request that has to repeat is told typical costs by the engine; here all are given."""
+    request = llm.request(PROMPTS[0], Sampling(temperature=1.0), max_new_tokens=60, seed=0)
+    assert request.repeats
+    target, draft = llm.models
+    assert draft is not None
+    trace = record(target, draft, request, _text(llm, request))
+    other = replace(trace, request=replace(request, repeats=False))
+    for costs in (0.01, 0.6):
+        told, untold = (replay(one, Renewal(), GivenCosts(costs)) for one in (trace, other))
+        assert told == untold
 
 
 def test_drafted_tokens_have_the_law_of_the_draft_and_are_accepted_as_often_as_they_should() -> None:

@@ -1006,6 +1006,13 @@ MUTANTS = [
         ("tests/length/test_choose.py",),
     ),
     Mutant(
+        "what is simulated with a seed is told typical costs",
+        "bench/replay.py",
+        "replace(trace.request, repeats=False)",
+        "trace.request",
+        ("tests/bench/test_replay.py::test_a_seed_hides_no_costs_from_what_is_replayed",),
+    ),
+    Mutant(
         "a net trained for another model is taken",
         "models/bound.py",
         "if made.model != model:",
