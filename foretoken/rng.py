@@ -37,21 +37,22 @@ class Dice(Protocol):
         """
         ...
 
-    def along(
-        self, probs: Tensor, tokens: Tensor, sizes: Sequence[int], coupled: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def along(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Draw a token after each node of a chain, for as long as what is drawn is the chain's next token.
 
         Args:
             probs: [B, N, V] float. A distribution after each node.
             tokens: [B, N] int64. The chain of each row.
             sizes: per row. Its nodes; a row of none spends no randomness.
-            coupled: whether by the numbers that the drafter draws by.
 
         Returns:
             [B, N] int64. Tokens; what comes after the first that is not the chain's means nothing.
             [B, N] float64. Above 0 and finite where there was something to draw from.
         """
+        ...
+
+    def race(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """As `along`, by the numbers that the drafter draws by."""
         ...
 
     def peek(self, count: int) -> Tensor:
@@ -146,13 +147,12 @@ class SeededRng:
         tokens = draw(probs, [self._stream(b).next() if want else 0.0 for b, want in enumerate(active)])
         return [token * want for token, want in zip(tokens, active, strict=True)]
 
-    def along(
-        self, probs: Tensor, tokens: Tensor, sizes: Sequence[int], coupled: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        if coupled:
-            return winners(probs, self.numbers(probs.shape[2], probs.shape[1], 0))
+    def along(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         drawn = [[[self._stream(b).next()] for _ in range(count)] for b, count in enumerate(sizes)]
         return land(probs, [[*row, *[[0.0]] * (probs.shape[1] - len(row))] for row in drawn])
+
+    def race(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return winners(probs, self.numbers(probs.shape[2], probs.shape[1], 0))
 
     def guess(self, probs: Tensor, active: Sequence[bool], depth: int) -> list[int]:
         said, most = to_host(*winners(probs, self.numbers(probs.shape[1], 1, depth)[:, 0]))

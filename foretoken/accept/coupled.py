@@ -32,5 +32,5 @@ class Coupled(AcceptanceRule):
         return self.settle(draft, p, rng)[1]
 
     def settle(self, draft: Draft, p: Tensor, rng: Dice) -> tuple[Draft, Verdict]:
-        near, (said, most) = draft.near(*rng.along(p, draft.tokens, draft.sizes, coupled=True))
+        near, (said, most) = draft.near(*rng.race(p, draft.tokens, draft.sizes))
         return near, self.match(near, said.tolist(), most.tolist())

@@ -90,12 +90,11 @@ class Only:
     def coin(self, row: int, prob: float) -> bool:
         return self._rows[row] and self._rng.coin(row, prob)
 
-    def along(
-        self, probs: Tensor, tokens: Tensor, sizes: Sequence[int], coupled: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        return self._rng.along(
-            probs, tokens, [size * mine for size, mine in zip(sizes, self._rows, strict=True)], coupled
-        )
+    def along(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return self._rng.along(probs, tokens, [size * mine for size, mine in zip(sizes, self._rows, strict=True)])
+
+    def race(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return self._rng.race(probs, tokens, [size * mine for size, mine in zip(sizes, self._rows, strict=True)])
 
     def pick(self, probs: Tensor, active: Sequence[bool]) -> list[int]:
         return self._rng.pick(probs, [one and mine for one, mine in zip(active, self._rows, strict=True)])

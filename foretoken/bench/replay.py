@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from foretoken.accept.base import chain_verdict
@@ -29,9 +27,8 @@ def replay(trace: Trace, policy: LengthPolicy, costs: GivenCosts, max_nodes: int
         costs: what the policy is told that steps cost.
         max_nodes: nodes per step at most, root included.
     """
-    request = replace(trace.request, repeats=False)  # what is told here depends on no clock, seed or not
-    prompt = list(request.prompt)
-    row = Row(0, request, TextPieces(lambda ids: ""), len(prompt) + request.max_new_tokens, prompt)
+    prompt = list(trace.request.prompt)
+    row = Row(0, trace.request, TextPieces(lambda ids: ""), len(prompt) + trace.request.max_new_tokens, prompt)
     draft_rng, accept_rng = SeededRng([row], "draft"), SeededRng([row], "accept")
     device = trace.on.tokens.device
     batch = Batch([row], TensorCache(0, 1), draft_rng, accept_rng, device, costs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -57,6 +57,8 @@ def simulate(
         policies: makes a fresh policy, by name.
         costs: of their steps.
     """
+    # Seed or not, policies are told the costs: no clock decides here.
+    traces = [replace(trace, request=replace(trace.request, repeats=False)) for trace in traces]
     found: dict[str, list[Steps]] = {
         PLAIN: [[(0, 0, 0)] * len(trace.text) for trace in traces],
         ORACLE: [_hindsight(trace) for trace in traces],

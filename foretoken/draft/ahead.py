@@ -124,7 +124,7 @@ def draft_until(drafter: ChainDrafter, certain: bool, batch: Batch, stop: Stop) 
     """
     roots, most = batch.roots, max(stop.room)
     growing = [True] * len(stop.room)
-    drawn, _ = drafter.candidates(batch, [roots], certain, growing, lambda *_: None, most, stop=stop)
+    drawn, _ = drafter.candidates(batch, [roots], certain, growing, lambda *_: None, most, stop)
     assert drawn.wanted is not None, "a rule decided"
     tokens = _chain(roots, drawn.tokens, drawn.wanted)
     law = None if drawn.q is None else _laid_out(drawn.q, drawn.wanted)

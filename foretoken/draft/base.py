@@ -13,7 +13,7 @@ from foretoken.costs import Costs
 from foretoken.draft.ahead import draft_unasked, law_of
 from foretoken.host import to_device, whole
 from foretoken.length.base import LengthPolicy, Trained, single
-from foretoken.models.base import Enough, Look, Stop
+from foretoken.models.base import Watch
 from foretoken.rng import check_usable
 from foretoken.sampling import PathOf, distribution
 from foretoken.shape.base import TreeShape
@@ -121,9 +121,7 @@ class ChainDrafter(Drafter):
         grow: list[bool],
         path_of: PathOf,
         likely: int,
-        look: Look | None = None,
-        stop: Stop | None = None,
-        enough: Enough | None = None,
+        watch: Watch | None = None,
     ) -> tuple[Continuation, bool]:
         """Draw the next token of each row; a drafter that gets several at once for less may draw more.
 
@@ -134,9 +132,8 @@ class ChainDrafter(Drafter):
             grow: per row. Whether it drafts on; the others spend no randomness.
             path_of: as `distribution` takes it.
             likely: how many may be wanted; never more are drawn.
-            look: as `LanguageModel.chain` takes it.
-            stop: as `LanguageModel.chain` takes it, where `alone` says that it can; random numbers are spent later.
-            enough: as it takes that.
+            watch: as `LanguageModel.chain` takes it; a `Stop` only where `alone` says that it can, and random numbers
+                are spent later then.
 
         Returns:
             One or more, and whether the random numbers they took are still to be spent.
@@ -183,8 +180,8 @@ class ChainDrafter(Drafter):
             if depth == ready:
                 plan = length.plan(batch, depth, least) if depth else plan
                 likely = min(plan.draw, max(room) - depth)
-                given = batch, tokens, certain, growing, lambda b, _: paths[b], likely, look
-                drawn, peeked = self.candidates(*given, enough=plan.enough)
+                given = batch, tokens, certain, growing, lambda b, _: paths[b], likely
+                drawn, peeked = self.candidates(*given, look or plan.enough)
                 tokens += drawn.tokens.unbind(1)
                 laws += [] if drawn.q is None or batch.coupled else [drawn.q]
                 drawn = drawn.near(look)

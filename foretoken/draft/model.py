@@ -12,7 +12,7 @@ from torch import Tensor
 from foretoken.draft.base import ChainDrafter
 from foretoken.errors import ConfigError
 from foretoken.host import whole
-from foretoken.models.base import Enough, LanguageModel, Look, Places, Stop
+from foretoken.models.base import LanguageModel, Places, Stop, Watch
 from foretoken.models.prefill import prefill
 from foretoken.sampling import PathOf
 from foretoken.types import Batch, Continuation, Draft, Row, Scores, Verdict, swap_remove
@@ -95,9 +95,7 @@ class ModelDrafter(ChainDrafter):
         grow: list[bool],
         path_of: PathOf,
         likely: int,
-        look: Look | None = None,
-        stop: Stop | None = None,
-        enough: Enough | None = None,
+        watch: Watch | None = None,
     ) -> tuple[Continuation, bool]:
         self._read_waiting()
         rows, warmth = batch.rows, self._warmth(batch)
@@ -118,8 +116,8 @@ class ModelDrafter(ChainDrafter):
         elif warmth:
             numbers = dice.peek(count)
         spends = warmth > 0 and not batch.coupled
-        self._owing = stop is not None and spends
-        drawn = self._model.chain(newest, whole(at), self._cache, count, warmth, numbers, look, stop, enough)
+        self._owing = isinstance(watch, Stop) and spends
+        drawn = self._model.chain(newest, whole(at), self._cache, count, warmth, numbers, watch)
         return drawn, spends
 
     def _warmth(self, batch: Batch) -> float | None:

@@ -63,21 +63,17 @@ class Relay(Drafter):
         return self._first.rest(batch, length, max_nodes)
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
-        if length.declines(batch):
-            self._drawn = self._then.draft(batch, length, shape, max_nodes)
-            return self._drawn
-        picked = self._first.pick(batch, length, max_nodes)
+        self._drawn, picked = None, [] if length.declines(batch) else self._first.pick(batch, length, max_nodes)
         known = [
             len(chances) > 0 and (length.resting(row) or sum(accumulate(chances, mul)) >= self._usual(row))
-            for row, (_, chances) in zip(batch.rows, picked, strict=True)
+            for row, (_, chances) in zip(batch.rows, picked, strict=bool(picked))
         ]
-        self._drawn = None
-        if all(known):
+        if known and all(known):
             return known_chain(batch, picked, min(length.least(batch), max_nodes))
-        if not any(known):
-            self._drawn = self._then.draft(batch, length, shape, max_nodes)
+        asked = Others(length, known) if any(known) else length
+        self._drawn = self._then.draft(batch, asked, shape, max_nodes)
+        if asked is length:
             return self._drawn
-        self._drawn = self._then.draft(batch, Others(length, known), shape, max_nodes)
         kept = known_chain(batch, [both if mine else ([], []) for both, mine in zip(picked, known, strict=True)])
         return kept if self._drawn.tokens.shape[1] == 1 else joined(kept, self._drawn, known)
 

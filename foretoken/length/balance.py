@@ -6,7 +6,7 @@ from foretoken.length.floor import Floor
 from foretoken.length.record import START, Record, believed
 from foretoken.prices import Prices
 
-ASKING = 0.3  # of a plain step is what asking takes at most
+DEAREST = 0.3  # of a plain step is what asking in vain is taken to cost at most
 CLOSE = 0.78  # of the time of plain decoding; below that, there is no doubt
 
 
@@ -92,7 +92,7 @@ class Balance:
         should = price.read_s(0) / price.plain_s if price.least > 1 else 1.0
         lost = self._count(should + price.costs.asking, 1, price.costs.last_s, price) - 1
         if lost > 0 and not self._overall.pays:
-            self._pause(min(lost, ASKING), price)
+            self._pause(min(lost, DEAREST), price)
 
     def _floored(self, price: Prices) -> Prices:
         """The price of a step of this request, which may have to read many tokens."""

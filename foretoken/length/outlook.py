@@ -51,7 +51,7 @@ class Outlook:
         """Forget what costs said if they say otherwise now, and all that follows from it."""
         if self._asked != (asked := (price.costs, price.costs.changes, price.rows, price.least)):
             self._asked, self._steps, self._asks, self.runs = asked, {}, {}, {}
-            self.forward_s = price.draw_s(2) - price.draw_s(1)
+            self.forward_s = 0.0 if self._known else price.draw_s(2) - price.draw_s(1)
             self.forget()
 
     def forget(self) -> None:

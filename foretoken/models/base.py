@@ -51,6 +51,9 @@ class Enough(NamedTuple):
         return newest in self.ends or (len(probs) in self.after and self.rule(probs))
 
 
+Watch: TypeAlias = Look | Stop | Enough  # how a chain is looked at while it is drawn
+
+
 class Places(NamedTuple):
     """Where tokens stand that do not simply follow each other, and what they see.
 
@@ -146,9 +149,7 @@ class LanguageModel(Protocol):
         count: int,
         temperature: float = 0.0,
         numbers: Tensor | None = None,
-        look: Look | None = None,
-        stop: Stop | None = None,
-        enough: Enough | None = None,
+        watch: Watch | None = None,
     ) -> Continuation:
         """Read the newest token of each row, draw the next ones, and read all of those but the last.
 
@@ -164,13 +165,14 @@ class LanguageModel(Protocol):
             numbers: [B, K, ...] float64 or None, on the CPU; None at temperature 0. One in [0, 1) for each token, which
                 is the first whose cumulative probability is above it; or those of a `Race`, [B, K, V], in which the
                 token wins; then there is no `q`, since that is no draw of its own.
-            look: what a caller who looks at the tokens wants to know of them, the same function for every call; for
-                models on a device. Then tokens, `prob` and `seen` come to the CPU in one copy, without logits and
-                hidden states. None waits for nothing.
-            stop: ends the draws of a row before `count`, and all of them where no row goes on; for models that can,
-                without `look`. Then tokens, `prob`, `q` and `wanted` is all there is, and nobody waits.
-            enough: ends the draws of the only row, which `wanted` then tells; for models on the CPU. One that gains
-                nothing by that need not ask. Nobody looks at logits and hidden states, which may be missing.
+            watch: how it is looked at on the way; None draws all, and nobody waits.
+                A `Look`, for models on a device, is what a caller who looks at the tokens wants to know of them, the
+                same function for every call: tokens, `prob` and `seen` come to the CPU in one copy, without logits and
+                hidden states.
+                A `Stop`, for models that can, ends the draws of a row before `count`, and all of them where no row goes
+                on: tokens, `prob`, `q` and `wanted` is all there is, and nobody waits.
+                An `Enough`, for models on the CPU, ends those of the only row, which `wanted` then tells; one that
+                gains nothing by that need not ask. Logits and hidden states, which nobody looks at, may be missing.
         """
         ...
 

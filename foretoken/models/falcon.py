@@ -48,7 +48,7 @@ class FalconHead(BoundNet):
     learn where to look.
 
     Reference: Gao et al. 2024, Falcon, https://arxiv.org/abs/2412.12639. The paper reads pairs by two LSTM layers; a
-    recurrent layer learnt more slowly here than the linear one (see `docs/results.md`).
+    recurrent layer learnt more slowly here than the linear one (see `docs/training-results.md`).
 
     Attributes:
         scale: [] float. Spread of the target's states.

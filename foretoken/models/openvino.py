@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from foretoken.models import threads
-from foretoken.models.base import Enough, KVCache, Look, Places, Stop
+from foretoken.models.base import Enough, KVCache, Places, Watch
 from foretoken.models.openvino_chain import LEAN, Drawing, quickest
 from foretoken.models.openvino_graph import facts_of
 from foretoken.models.openvino_lean import shorten_inputs, tabulate
@@ -156,14 +156,13 @@ class OpenVINOModel:
         count: int,
         temperature: float = 0.0,
         numbers: Tensor | None = None,
-        look: Look | None = None,
-        stop: Stop | None = None,
-        enough: Enough | None = None,
+        watch: Watch | None = None,
     ) -> Continuation:
         """Draw tokens for one row (see `LanguageModel.chain`)."""
         assert isinstance(cache, PagedCache)
         reading = cache.begin_chain(tokens, at, count, self._drawing.least)
         with self._busy:
+            enough = watch if isinstance(watch, Enough) else None
             drawn = self._drawing.run(
                 reading, count, temperature, None if numbers is None else numbers[0].numpy(), enough
             )

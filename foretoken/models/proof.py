@@ -107,7 +107,7 @@ def stops_as_told(model: LanguageModel, tokens: Tensor) -> bool:
         model.forward(tokens[:, :known], cache)
         cache.commit([range(known)])
         stop = Stop([most], torch.tensor([[float(count)]]), _fewer)
-        found = model.chain(tokens[:, -2:], torch.tensor([known + 1]), cache, most, stop=stop)
+        found = model.chain(tokens[:, -2:], torch.tensor([known + 1]), cache, most, watch=stop)
         if found.wanted is None or found.wanted.tolist() != [count]:
             return False
         drawn.append(found.tokens[0, :count].tolist())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foretoken.errors import ModelError
-from foretoken.models.base import Enough, KVCache, Look, Places, Stop
+from foretoken.models.base import Enough, KVCache, Places, Stop, Watch
 from foretoken.models.capture import AsItIs, Capture, Step
 from foretoken.models.hf import HFModel, TreeMask
 from foretoken.models.proof import TOLERANCE, distance, draws_amiss, probe, read_with_detours, stops_as_told
@@ -102,9 +102,7 @@ class StaticModel(HFModel):
         count: int,
         temperature: float = 0.0,
         numbers: Tensor | None = None,
-        look: Look | None = None,
-        stop: Stop | None = None,
-        enough: Enough | None = None,
+        watch: Watch | None = None,
     ) -> Continuation:
         """Read the newest token of each row, draw the next ones, and read all of those but the last.
 
@@ -112,6 +110,8 @@ class StaticModel(HFModel):
         rows, counts and slots in view, and the largest of its outputs are shared by all of them.
         """
         assert isinstance(cache, StaticCache)
+        stop = watch if isinstance(watch, Stop) else None
+        look = None if watch is None or isinstance(watch, Stop | Enough) else watch
         rows = len(at)
         size = bucket(rows), 0 if numbers is None else numbers.dim()
         with self._busy:

@@ -63,8 +63,9 @@ def test_a_seed_hides_no_costs_from_what_is_replayed(llm: foretoken.LLM) -> None
     assert draft is not None
     trace = record(target, draft, request, _text(llm, request))
     other = replace(trace, request=replace(request, repeats=False))
-    for costs in (0.01, 0.6):
-        told, untold = (replay(one, Renewal(), GivenCosts(costs)) for one in (trace, other))
+    for cost in (0.01, 0.6):
+        costs = RunCosts(dict.fromkeys(("plain", "oracle", "renewal"), GivenCosts(cost)))
+        (*_, told), (*_, untold) = (simulate([one], {"renewal": Renewal}, costs) for one in (trace, other))
         assert told == untold
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from foretoken.models.base import Enough, Look, Places, Stop
+from foretoken.models.base import Enough, Places, Stop, Watch
 from foretoken.models.cache import TensorCache
 from foretoken.types import Continuation, Scores
 from tests.contract.outcomes import GRID
@@ -42,11 +42,11 @@ class DrawingTable(TableModel):
         count: int,
         temperature: float = 0.0,
         numbers: Tensor | None = None,
-        look: Look | None = None,
-        stop: Stop | None = None,
-        enough: Enough | None = None,
+        watch: Watch | None = None,
     ) -> Continuation:
         assert 1 <= count <= AHEAD
+        stop = watch if isinstance(watch, Stop) else None
+        enough = watch if isinstance(watch, Enough) else None
         self.num_chains += 1
         missing = at - cache.lengths - cache.pending
         assert bool(((missing == 0) | (missing == (cache.pending == 0))).all()), "it begins where the cache ends"

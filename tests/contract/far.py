@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foretoken.models.base import Enough, LanguageModel, Look, Places, Stop, Wants
+from foretoken.models.base import Enough, LanguageModel, Places, Stop, Wants, Watch
 from foretoken.types import Continuation, Scores
 
 DEVICE = torch.device("cuda", 0)
@@ -124,16 +124,15 @@ class FarModel:
         count: int,
         temperature: float = 0.0,
         numbers: Tensor | None = None,
-        look: Look | None = None,
-        stop: Stop | None = None,
-        enough: Enough | None = None,
+        watch: Watch | None = None,
     ) -> Continuation:
-        assert look is None or stop is None
-        assert enough is None, "nobody asks on a device"
+        assert not isinstance(watch, Enough), "nobody asks on a device"
+        stop = watch if isinstance(watch, Stop) else None
+        look = None if isinstance(watch, Stop) else watch
         with torch._C.DisableTorchFunction():
             if stop is not None:  # what the rule knows, such as a head, is there, too
                 stop = stop._replace(wants=self._near(stop.wants))
-            drawn = self._model.chain(tokens.as_subclass(Tensor), at, cache, count, temperature, numbers, None, stop)
+            drawn = self._model.chain(tokens.as_subclass(Tensor), at, cache, count, temperature, numbers, stop)
             parts = (drawn.tokens, drawn.prob, drawn.logits, drawn.hidden, drawn.q, None, drawn.wanted)
             there = Continuation(*(None if one is None else far(one) for one in parts))  # type: ignore[arg-type]
         near = there.near(look)

@@ -82,9 +82,7 @@ class EveryOutcome:
         numbers = torch.full((self._rows() * count, vocab_size), 1e9, dtype=torch.float64)
         return numbers.scatter_(1, torch.tensor(won)[:, None], 1e-9).reshape(-1, count, vocab_size)
 
-    def along(
-        self, probs: Tensor, tokens: Tensor, sizes: Sequence[int], coupled: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def along(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         drawn = torch.full(probs.shape[:2], -1)
         for b, size in enumerate(sizes):
             for node in range(size):
@@ -92,6 +90,9 @@ class EveryOutcome:
                 if node + 1 < size and drawn[b, node] != tokens[b, node + 1]:
                     break
         return drawn, probs.sum(-1)
+
+    def race(self, probs: Tensor, tokens: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        return self.along(probs, tokens, sizes)  # whatever was foretold, each token has its probability
 
     def _draw(self, script: Script, probs: list[float]) -> int:
         whole = sum(probs)  # off by a rounding error in float32, which production takes out as well

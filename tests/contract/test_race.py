@@ -69,7 +69,7 @@ def test_drafter_and_target_are_told_the_same_of_a_place() -> None:
     draft, accept = SeededRng(rows, "draft"), SeededRng(rows, "accept")
     law = torch.rand(2, 4, 40, generator=torch.Generator().manual_seed(1))
     foretold = [draft.guess(law[:, depth], [True, depth < 3], depth) for depth in range(4)]
-    said, mass = accept.along(law, torch.zeros(2, 4, dtype=torch.int64), [4, 3], coupled=True)
+    said, mass = accept.race(law, torch.zeros(2, 4, dtype=torch.int64), [4, 3])
     assert said[0].tolist() == [tokens[0] for tokens in foretold]
     assert said[1, :3].tolist() == [tokens[1] for tokens in foretold[:3]]
     assert foretold[3][1] == 0

@@ -242,7 +242,7 @@ def test_it_stops_where_a_rule_says_so(made: Made, name: str, temperature: float
         caches = [started(one, texts, [8, 4, 6]) for one in (model, pair(name)[1])]
         whole = draw_by_forwards(pair(name)[1], newest, places, caches[1], count, temperature, uniforms)
         stop = Stop(room, torch.tensor([[float(one)] for one in most], dtype=torch.float64), fewer)
-        found = model.chain(newest.to(model.device), places, caches[0], count, temperature, uniforms, stop=stop)
+        found = model.chain(newest.to(model.device), places, caches[0], count, temperature, uniforms, watch=stop)
         expected = list(map(min, most, room))
         assert found.wanted is not None
         assert found.wanted.tolist() == expected
@@ -267,7 +267,7 @@ def test_what_no_row_wants_is_left_out() -> None:
         for most in ([1, 1, 1], [3, 1, 2], [7, 2, 1], [9, 9, 9]):
             before = recorder.skipped
             stop = Stop([7] * 3, torch.tensor([[float(one)] for one in most]), fewer)
-            model.chain(random_tokens(1, 3, 2), cache.lengths, cache, 7, stop=stop)
+            model.chain(random_tokens(1, 3, 2), cache.lengths, cache, 7, watch=stop)
             keep(cache, 0, 0, 0)
             assert recorder.skipped - before == (7 - min(max(most), 7)) * skips
 
@@ -286,7 +286,7 @@ def test_a_rule_is_told_all_that_was_drawn_so_far() -> None:
     newest = texts.gather(1, at[:, None] + torch.tensor([-1, 0]))
     caches = [started(one, texts, [8, 6]) for one in (model, other)]
     stop = Stop([4, 4], torch.tensor([[0.5, 2.0], [0.25, 3.0]]), wants)
-    model.chain(newest, at, caches[0], 4, stop=stop)
+    model.chain(newest, at, caches[0], 4, watch=stop)
     whole = draw_by_forwards(other, newest, at, caches[1], 4, 0.0, None)
     assert [said.tokens.shape[1] for said in heard] == [1, 2, 3], "after the last token there is no more to draw"
     for k, said in enumerate(heard, 1):
@@ -319,7 +319,7 @@ def test_where_parts_cannot_be_left_out_all_is_drawn(fails: bool) -> None:
     assert not model.stops
     cache = started(model, random_tokens(1, 1, 9), [9])
     stop = Stop([7], torch.tensor([[3.0]]), fewer)
-    found = model.chain(random_tokens(1, 1, 2), cache.lengths, cache, 7, stop=stop)
+    found = model.chain(random_tokens(1, 1, 2), cache.lengths, cache, 7, watch=stop)
     assert found.wanted is not None
     assert found.wanted.tolist() == [3]
     assert odd.skipped == 0 or not fails
@@ -465,7 +465,7 @@ def test_nothing_is_waited_for(name: str, temperature: float) -> None:
         keep(cache, 1, 1)
         uniforms = numbers(4, 2, 4) if temperature else None
         stop = Stop([4, 3], torch.zeros(2, 1), lambda drawn, given: drawn.prob[:, -1] > given[:, 0])
-        stopped = model.chain(random_tokens(4, 2, 2), cache.lengths, cache, 4, temperature, uniforms, stop=stop)
+        stopped = model.chain(random_tokens(4, 2, 2), cache.lengths, cache, 4, temperature, uniforms, watch=stop)
         assert isinstance(stopped.wanted, Far)
         assert device.waits == []
     parts = [getattr(drawn, one) for one in ("tokens", "prob", "logits", "hidden", "q")]

@@ -190,7 +190,7 @@ def test_draws_end_when_it_is_enough(temperature: float) -> None:
         return len(probs) > 2
 
     cache = begun(ours, tokens, 5)
-    found = ours.chain(tokens[:, 4:], at, cache, 4, temperature, uniforms, enough=Enough([1, 3], rule))
+    found = ours.chain(tokens[:, 4:], at, cache, 4, temperature, uniforms, watch=Enough([1, 3], rule))
     assert found.wanted is not None
     assert found.wanted.tolist() == [3] == [cache.pending]
     assert found.logits is found.hidden is None, "nobody looks at them"
@@ -204,9 +204,9 @@ def test_draws_end_when_it_is_enough(temperature: float) -> None:
     assert again.tokens[0, 0] == full.tokens[0, 3]
     ends = Enough([], rule, frozenset({int(full.tokens[0, 1])}))
     first = full.tokens[0].tolist().index(int(full.tokens[0, 1])) + 1
-    assert ours.chain(tokens[:, 4:], at, begun(ours, tokens, 5), 4, temperature, uniforms, enough=ends).wanted == first
+    assert ours.chain(tokens[:, 4:], at, begun(ours, tokens, 5), 4, temperature, uniforms, watch=ends).wanted == first
     never = Enough([4], lambda probs: False)
-    assert ours.chain(tokens[:, 4:], at, begun(ours, tokens, 5), 4, temperature, uniforms, enough=never).wanted is None
+    assert ours.chain(tokens[:, 4:], at, begun(ours, tokens, 5), 4, temperature, uniforms, watch=never).wanted is None
 
 
 @pytest.mark.parametrize("read", [4, 5])

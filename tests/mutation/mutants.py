@@ -1007,7 +1007,7 @@ MUTANTS = [
     ),
     Mutant(
         "what is simulated with a seed is told typical costs",
-        "bench/replay.py",
+        "bench/simulate.py",
         "replace(trace.request, repeats=False)",
         "trace.request",
         ("tests/bench/test_replay.py::test_a_seed_hides_no_costs_from_what_is_replayed",),
