@@ -9,6 +9,8 @@ from torch import Tensor
 FORGET = 0.01  # how much of what was learnt returns to the prior with every outcome
 TRUST = 4.0  # outcomes the prior counts for
 FLOOR = 1e-4  # scores are log-odds of probabilities at least this far from 0 and 1
+BEGINNING = 24  # outcomes of a request that others learn from: texts begin alike, and end as each of them will
+LATELY = 0.98  # how much of what was foretold still counts with the next outcome
 
 
 class Belief:
@@ -40,8 +42,8 @@ class Belief:
         bounded = min(max(probability, FLOOR), 1 - FLOOR)
         return 1 / (1 + math.exp(-self.shift) * math.pow(1 / bounded - 1, self.scale))
 
-    def observe(self, score: float, outcome: bool) -> None:
-        """Learn what came of a score."""
+    def observe(self, score: float, outcome: bool) -> float:
+        """Learn what came of a score, and say how probable that was held to be."""
         chance = self(score)
         weight, keep = chance * (1 - chance), 1 - FORGET
         self._shift = keep * self._shift + FORGET * TRUST + weight
@@ -53,6 +55,46 @@ class Belief:
         volume = self._shift * self._scale - self._cross * self._cross
         self.shift += (self._scale * up - self._cross * tilt) / volume
         self.scale += (self._shift * tilt - self._cross * up) / volume
+        return chance if outcome else 1 - chance
+
+
+class Experts:
+    """What a request has shown itself and what all requests like it have: the one that foretells better is believed.
+
+    At first a request knows little, and a text of its own kind is not foretold by others.
+
+    Args:
+        own: of this request.
+        common: of all of them. It learns from how they begin. None: the request is alone.
+
+    Reference: Herbster and Warmuth 1998, Tracking the best expert, for the setting; here the better one by fading
+    log-likelihood.
+    """
+
+    __slots__ = ("_common", "_count", "_lead", "_own")
+
+    def __init__(self, own: Belief, common: Belief | None) -> None:
+        self._own, self._common = own, common
+        self._count, self._lead = 0, 0.0  # outcomes; by how much the common one foretold them better
+
+    def observe(self, score: float, outcome: bool) -> Belief:
+        """Learn what came of a score, and say whom to believe."""
+        own = self._own.observe(score, outcome)
+        if self._common is None:
+            return self._own
+        self._count += 1
+        if self._count <= BEGINNING:
+            common = self._common.observe(score, outcome)
+        else:
+            chance = self._common(score)
+            common = chance if outcome else 1 - chance
+        self._lead = LATELY * self._lead + math.log(common / own)
+        return self._common if self._lead >= 0 else self._own
+
+
+def guess(temperature: float) -> Belief:
+    """What is believed of a draft's tokens before any was judged."""
+    return Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
 
 
 def chances(shift: Tensor, scale: Tensor, probabilities: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from operator import mul
 from foretoken.curves import is_time
 from foretoken.length.balance import Balance
 from foretoken.length.base import Plan
-from foretoken.length.belief import Belief, log_odds
+from foretoken.length.belief import Belief, Experts, guess, log_odds
 from foretoken.length.floor import Floor
 from foretoken.length.outlook import Outlook
 from foretoken.length.record import BREATH, FADE, PATIENCE, Record
@@ -31,23 +31,33 @@ class Pace(Balance):
     Args:
         temperature: of the request. The warmer, the less the draft's probability of a drawn token says of acceptance.
         overall: of all requests like it.
+        common: how likely candidates of all of them are accepted; None is a belief of its own alone.
         known: whether candidates cost nothing to draw, and come with the probability that each is accepted.
         floor: says whether all its steps had better read many tokens; none never does.
 
     Attributes:
-        belief: how likely a candidate is accepted, given the log-odds of the draft's probability of it.
+        belief: how likely a candidate is accepted, given the log-odds of the draft's probability of it; its own, or
+            what is common to all.
         outlook: what going deeper costs and brings.
         chosen: known candidates that it chose when it was asked last.
     """
 
     __slots__ = (
-        *("_accepted", "_before", "_judged", "_known", "_lessons", "_misses", "_reader", "_scores", "_survival"),
-        *("_uncounted", "_unread", "belief", "chosen", "outlook"),
+        *("_accepted", "_before", "_experts", "_judged", "_known", "_lessons", "_misses", "_reader", "_scores"),
+        *("_survival", "_uncounted", "_unread", "belief", "chosen", "outlook"),
     )
 
-    def __init__(self, temperature: float, overall: Record, known: bool = False, floor: Floor | None = None) -> None:
+    def __init__(
+        self,
+        temperature: float,
+        overall: Record,
+        known: bool = False,
+        floor: Floor | None = None,
+        common: Belief | None = None,
+    ) -> None:
         super().__init__(overall, floor)
-        self.belief = Belief(0.0, 1.0) if known else Belief(1.0, 1 - 0.75 * min(temperature, 1.0))
+        own = Belief(0.0, 1.0) if known else guess(temperature)
+        self._experts, self.belief = Experts(own, common), common or own
         self._reader = Belief(0.0, 1.0)  # the head is calibrated, but not on this request
         self._scores: dict[int, float] = {}  # what the head said in this step
         self._before = 1.0  # the draft's probability of the candidate before
@@ -168,11 +178,11 @@ class Pace(Balance):
             price: of drafting.
             ends: as in `Enough`.
         """
-        outlook, given, last = self.outlook, self.belief.given, min(depth + RUN, most)
+        outlook, last = self.outlook, min(depth + RUN, most)
         outlook.drawn = 0  # nothing is drawn in vain
 
         def rule(probs: Sequence[float]) -> bool:
-            worth = self._survival * outlook.worth(depth + len(probs), price)
+            worth, given = self._survival * outlook.worth(depth + len(probs), price), self.belief.given
             for prob in probs:
                 worth *= given(prob)
             return worth <= 1
@@ -221,9 +231,10 @@ class Pace(Balance):
         """Learn how likely candidates are accepted from a step that drafted."""
         # Nothing after the first rejection was judged on its own merit.
         for index, prob in enumerate(probs[: accepted + 1]):
-            self.belief.observe(log_odds(prob), index < accepted)
+            score, outcome = log_odds(prob), index < accepted
+            self.belief = self._experts.observe(score, outcome)
             if index in scores:
-                self._reader.observe(scores[index], index < accepted)
+                self._reader.observe(scores[index], outcome)
         self._fade()
         self._accepted += accepted
         self._judged += min(accepted + 1, len(probs))

@@ -14,7 +14,7 @@ from foretoken.costs import GivenCosts
 from foretoken.curves import CALM
 from foretoken.errors import ConfigError
 from foretoken.length.base import Growth, LengthPolicy, Plan, check_length, leaves, single
-from foretoken.length.belief import chances
+from foretoken.length.belief import Belief, chances, guess
 from foretoken.length.floor import Floor
 from foretoken.length.hearing import Hearing
 from foretoken.length.pace import Pace, nobody
@@ -37,13 +37,13 @@ class Renewal(LengthPolicy):
 
     The renewal-reward form of SpecDec++'s threshold, 1 - t_d / (seconds per token), with both times measured while
     running and the growing cost of verification added to t_d. Acceptance is estimated from the draft's own probability
-    of each token, a relation that every request learns for itself. A draft that is drawn in one go ends by the same
-    rule, asked in between where enough time is at stake (`Enough`). An acceptance head, where one is found beside the
-    draft, says more of the tokens it has read; it is asked only where that can change the decision and may save more
-    time than it takes, and not where a device decides by itself. When the steps that drafted were slower than plain
-    decoding, the request decodes plainly until what was lost is a small part of its time, then tries again; after a few
-    steps where drafting pays for the requests before it. What plain decoding takes is timed now and then in a few steps
-    of it.
+    of each token, a relation that every request learns for itself, and believes once it foretells more than what others
+    have shown (`Experts`). A draft that is drawn in one go ends by the same rule, asked in between where enough time is
+    at stake (`Enough`). An acceptance head, where one is found beside the draft, says more of the tokens it has read;
+    it is asked only where that can change the decision and may save more time than it takes, and not where a device
+    decides by itself. When the steps that drafted were slower than plain decoding, the request decodes plainly until
+    what was lost is a small part of its time, then tries again; after a few steps where drafting pays for the requests
+    before it. What plain decoding takes is timed now and then in a few steps of it.
 
     Of candidates that are known for nothing it takes as many as give most tokens per second, and it looks for them ever
     more seldom where a model drafts step after step whatever they are. Whether they pay is told by all steps between
@@ -89,6 +89,7 @@ class Renewal(LengthPolicy):
         self._apart = 0  # steps that are still to be decoded plainly, to time them
         self._patience, self._since, self._known_s = OFTEN, 0, 1.0
         self._floors: dict[float, Floor] = {}
+        self._beliefs: dict[float, Belief] = {}
         self._overall: dict[tuple[float, bool], Record] = {}  # by temperature, and as `Pace` has `known`
 
     def rests(self, batch: Batch) -> bool:
@@ -237,6 +238,7 @@ class Renewal(LengthPolicy):
             if shared:
                 overall = self._overall.setdefault((temperature, known), overall)
             floor = self._floors.setdefault(temperature, Floor()) if shared and known else None
-            row.memory[key] = Pace(temperature, overall, known, floor)
+            common = self._beliefs.setdefault(temperature, guess(temperature)) if shared and not known else None
+            row.memory[key] = Pace(temperature, overall, known, floor, common)
         pace: Pace = row.memory[key]
         return pace

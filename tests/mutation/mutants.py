@@ -1013,6 +1013,27 @@ MUTANTS = [
         ("tests/bench/test_replay.py::test_a_seed_hides_no_costs_from_what_is_replayed",),
     ),
     Mutant(
+        "others are believed however badly they foretell",
+        "length/belief.py",
+        "if self._lead >= 0 else self._own",
+        "if self._lead >= -1e9 else self._own",
+        ("tests/length/test_belief.py",),
+    ),
+    Mutant(
+        "others learn from all that a request does",
+        "length/belief.py",
+        "if self._count <= BEGINNING:",
+        "if self._count:",
+        ("tests/length/test_belief.py",),
+    ),
+    Mutant(
+        "a request that has to repeat believes others",
+        "length/renewal.py",
+        "if shared and not known else None",
+        "if not known else None",
+        ("tests/length/test_belief.py",),
+    ),
+    Mutant(
         "a net trained for another model is taken",
         "models/bound.py",
         "if made.model != model:",
