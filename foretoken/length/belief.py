@@ -88,7 +88,7 @@ class Experts:
         else:
             chance = self._common(score)
             common = chance if outcome else 1 - chance
-        self._lead = LATELY * self._lead + math.log(common / own)
+        self._lead = LATELY * self._lead + math.log(max(common, FLOOR) / max(own, FLOOR))
         return self._common if self._lead >= 0 else self._own
 
 

@@ -31,9 +31,9 @@ class Pace(Balance):
     Args:
         temperature: of the request. The warmer, the less the draft's probability of a drawn token says of acceptance.
         overall: of all requests like it.
-        common: how likely candidates of all of them are accepted; None is a belief of its own alone.
         known: whether candidates cost nothing to draw, and come with the probability that each is accepted.
         floor: says whether all its steps had better read many tokens; none never does.
+        common: how likely candidates of all of them are accepted; None is a belief of its own alone.
 
     Attributes:
         belief: how likely a candidate is accepted, given the log-odds of the draft's probability of it; its own, or

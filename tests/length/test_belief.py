@@ -50,6 +50,15 @@ def test_others_learn_from_how_a_request_begins() -> None:
     assert common(0.0) == after
 
 
+@pytest.mark.parametrize("sure", [0, 1])
+def test_what_was_held_to_be_impossible_may_come(sure: int) -> None:
+    own, common = guess(0.0), guess(0.0)
+    (own, common)[sure].shift = 800.0
+    experts = Experts(own, common)
+    believed = [experts.observe(-2.0, False) for _ in range(BEGINNING + 1)]
+    assert believed[0] is (own, common)[1 - sure], "the one that held it to be possible"
+
+
 def test_who_is_alone_believes_itself() -> None:
     own, same = guess(0.5), guess(0.5)
     experts = Experts(own, None)
