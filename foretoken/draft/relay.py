@@ -63,12 +63,15 @@ class Relay(Drafter):
         return self._first.rest(batch, length, max_nodes)
 
     def draft(self, batch: Batch, length: LengthPolicy, shape: TreeShape, max_nodes: int) -> Draft:
-        self._drawn, picked = None, [] if length.declines(batch) else self._first.pick(batch, length, max_nodes)
+        self._drawn = None
+        picked: list[tuple[list[int], list[float]]] = [([], [])] * len(batch.rows)
+        if not length.declines(batch):
+            picked = self._first.pick(batch, length, max_nodes)
         known = [
             len(chances) > 0 and (length.resting(row) or sum(accumulate(chances, mul)) >= self._usual(row))
-            for row, (_, chances) in zip(batch.rows, picked, strict=bool(picked))
+            for row, (_, chances) in zip(batch.rows, picked, strict=True)
         ]
-        if known and all(known):
+        if all(known):
             return known_chain(batch, picked, min(length.least(batch), max_nodes))
         asked = Others(length, known) if any(known) else length
         self._drawn = self._then.draft(batch, asked, shape, max_nodes)
